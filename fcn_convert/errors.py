@@ -1,0 +1,46 @@
+"""Errors a user can cause and mend: one sentence each, without a traceback."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class FcnConvertError(Exception):
+    """Base of every error that is the input's, the spec's or the usage's, never a bug of ours."""
+
+
+class CheckpointError(FcnConvertError):
+    """A checkpoint that cannot be read, with the file and what is wrong with it."""
+
+
+class OutputError(FcnConvertError):
+    """An output or a report that cannot be written."""
+
+
+class SpecError(FcnConvertError):
+    """Everything that is wrong with a spec, or with a spec for this checkpoint, at once."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def printable(text: str) -> str:
+    """Return `text` with everything that is not printable escaped.
+
+    Names come from untrusted files: a terminal escape, a line break or a lone surrogate in one
+    must reach the screen as its escape, never as itself.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in text
+    )
+
+
+def quoted(items: Iterable[str], limit: int = 8) -> str:
+    """Join names for an error message, cut after `limit` with the number left."""
+    names = list(items)
+    listed = ", ".join(names[:limit])
+    return f"{listed} and {len(names) - limit} more" if len(names) > limit else listed

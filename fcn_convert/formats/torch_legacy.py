@@ -1,0 +1,117 @@
+"""Files of torch.save before 1.6: five pickles, then the storages one after the other.
+
+The layout is that of `_legacy_save` in torch/serialization.py: magic number, protocol version,
+system information, the object, the list of storage keys; then per key its number of elements, as
+eight bytes, and its values.
+"""
+
+from __future__ import annotations
+
+from fcn_convert.errors import CheckpointError
+from fcn_convert.formats.pickles import Node, Persistent, read_pickle
+from fcn_convert.formats.source import SourceFile
+from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
+from fcn_convert.formats.torch_records import (
+    RecordError,
+    Storage,
+    Tensor,
+    locate,
+    mapping_of,
+    storage_of,
+)
+from fcn_convert.tensors import Index, TensorInfo
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+PROTOCOL_VERSION = 1001
+COUNT_BYTES = 8
+
+# The magic number, pickled: binary as LONG1 with its ten bytes, in protocols 0 and 1 as a line.
+_BINARY_MAGIC = b"\x8a\x0a" + MAGIC_NUMBER.to_bytes(10, "little")
+_TEXT_MAGIC = b"L" + str(MAGIC_NUMBER).encode("ascii")
+
+
+def recognises(head: bytes) -> bool:
+    """Return whether a file starts with the pickled magic number, in any pickle protocol."""
+    return head.startswith(_TEXT_MAGIC) or (head[:1] == b"\x80" and _BINARY_MAGIC in head[:24])
+
+
+def read_index(file: SourceFile) -> Index:
+    """Index a legacy torch file; raises CheckpointError where it is malformed."""
+    end = 0
+    header: list[Node] = []
+    for _ in range(3):
+        part = read_pickle(file, end, file.size)
+        header.append(part.root)
+        end = part.end
+    _check_header(file, header)
+    model = read_pickle(file, end, file.size)
+    keys = read_pickle(file, model.end, file.size)
+    try:
+        storages = _declared(model.persistents)
+        places = _places(file, keys.root, keys.end, storages)
+        search = Search(lambda name, tensor: _locate(name, tensor, places))
+        search.run(model.root)
+    except RecordError as error:
+        raise CheckpointError(f"{file.path}: {error}") from error
+    notes = (MODULE_NOTE,) if search.from_modules else ()
+    return Index("torch (legacy)", tuple(search.found), tuple(search.left_out), notes)
+
+
+def _check_header(file: SourceFile, header: list[Node]) -> None:
+    magic, version, system = header
+    if magic != MAGIC_NUMBER or version != PROTOCOL_VERSION:
+        raise CheckpointError(
+            f"{file.path}: has torch's magic number but protocol version {version!r}, "
+            f"expected {PROTOCOL_VERSION}"
+        )
+    if (mapping_of(system) or {}).get("little_endian") is not True:
+        raise CheckpointError(
+            f"{file.path}: its values are big-endian; load and save it with torch first"
+        )
+
+
+def _declared(persistents: tuple[Persistent, ...]) -> dict[str, Storage]:
+    """Collect the storages that the object refers to, by key."""
+    storages: dict[str, Storage] = {}
+    for persistent in persistents:
+        storage = storage_of(persistent)
+        if storage is None:
+            continue
+        known = storages.setdefault(storage.key, storage)
+        if (known.itemsize, known.numel) != (storage.itemsize, storage.numel):
+            raise RecordError(f"storage {storage.key!r} is declared with two sizes")
+    return storages
+
+
+def _places(
+    file: SourceFile, keys: Node, start: int, storages: dict[str, Storage]
+) -> dict[str, tuple[int, int]]:
+    """Return where each storage's values begin, and their bytes."""
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise RecordError("its list of storages is malformed")
+    places: dict[str, tuple[int, int]] = {}
+    for key in keys:
+        storage = storages.get(key)
+        if storage is None or key in places:
+            raise RecordError(f"its list of storages names {key!r} twice or without need")
+        numel = int.from_bytes(file.pread(start, COUNT_BYTES), "little", signed=True)
+        if numel != storage.numel:
+            raise RecordError(
+                f"storage {key!r} has {numel} elements, but is declared with {storage.numel}"
+            )
+        nbytes = numel * storage.itemsize
+        start += COUNT_BYTES
+        if start + nbytes > file.size:
+            raise RecordError(
+                f"is truncated: storage {key!r} ends at byte {start + nbytes}, "
+                f"the file at {file.size}"
+            )
+        places[key] = (start, nbytes)
+        start += nbytes
+    return places
+
+
+def _locate(name: str, tensor: Tensor, places: dict[str, tuple[int, int]]) -> TensorInfo:
+    if tensor.storage.key not in places:
+        raise RecordError(f"its storage {tensor.storage.key!r} is not in the file")
+    return locate(name, tensor, *places[tensor.storage.key])

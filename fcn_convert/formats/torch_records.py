@@ -1,0 +1,314 @@
+"""What the nodes of a torch pickle mean: tensors, parameters, storages, ordered dictionaries.
+
+The rebuilders are those of torch/_utils.py and torch/_tensor.py; the persistent ids those of
+torch/serialization.py. They are recognised by name and become records; nothing is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fcn_convert.formats.pickles import Call, Global, Node, Persistent
+from fcn_convert.tensors import DTYPES, Dtype, TensorInfo, element_span, is_row_major
+
+_MAX_AXES = 64
+_MAX_SIZE = 1 << 63
+
+
+class RecordError(ValueError):
+    """A tensor or storage record that lies or is malformed; the reader adds file and name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A run of elements that tensors are views of.
+
+    numel: elements that the pickle says it has; itemsize: bytes of one.
+    first: elements to pass over at the start (old files pickle views of storages).
+    dtype: None for a storage type that safetensors has no dtype for.
+    """
+
+    key: str
+    type_name: str
+    dtype: Dtype | None
+    itemsize: int
+    numel: int
+    first: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor as the pickle describes it; strides and offset in elements."""
+
+    storage: Storage
+    dtype: Dtype
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    conjugated: bool = False
+    negated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A tensor that is no plain row of values."""
+
+    reason: str
+
+
+Record = Tensor | Unreadable
+
+_STORAGE_DTYPES: Mapping[str, str] = {
+    "DoubleStorage": "F64",
+    "FloatStorage": "F32",
+    "HalfStorage": "F16",
+    "BFloat16Storage": "BF16",
+    "LongStorage": "I64",
+    "IntStorage": "I32",
+    "ShortStorage": "I16",
+    "CharStorage": "I8",
+    "ByteStorage": "U8",
+    "BoolStorage": "BOOL",
+    "ComplexFloatStorage": "C64",
+    "UntypedStorage": "U8",
+}
+_FOREIGN_STORAGES: Mapping[str, int] = {
+    "ComplexDoubleStorage": 16,
+    "QUInt8Storage": 1,
+    "QInt8Storage": 1,
+    "QInt32Storage": 4,
+    "QUInt4x2Storage": 1,
+    "QUInt2x4Storage": 1,
+}
+"""Storage types without a safetensors dtype, with the bytes of an element."""
+_TORCH_DTYPES: Mapping[str, Dtype] = {d.torch: d for d in DTYPES.values() if d.torch}
+
+_DICTIONARIES = {
+    "collections.OrderedDict",
+    "collections.defaultdict",
+    "builtins.dict",
+    "__builtin__.dict",
+}
+_SETS = {"builtins.set", "__builtin__.set", "builtins.frozenset", "__builtin__.frozenset"}
+
+
+def storage_of(node: Node) -> Storage | None:
+    """Return the storage that a persistent id means, or None for one that means something else.
+
+    Raises RecordError where it has the form of a storage's id but wrong contents.
+    """
+    if not isinstance(node, Persistent) or not isinstance(node.value, tuple):
+        return None
+    if not node.value or _text(node.value[0]) != "storage":
+        return None
+    if len(node.value) not in (5, 6):
+        raise RecordError(f"a storage's id has {len(node.value)} parts, expected 5 or 6")
+    _, kind, raw_key, _, numel, *view = node.value
+    key = _text(raw_key)
+    if not isinstance(kind, Global) or key is None:
+        raise RecordError("a storage's id does not name its type and its key")
+    _check_naturals("the number of elements of a storage", numel)
+    dtype = DTYPES.get(_STORAGE_DTYPES.get(kind.name, ""))
+    itemsize = dtype.itemsize if dtype else _FOREIGN_STORAGES.get(kind.name, 0)
+    if not itemsize:
+        raise RecordError(f"storage {key!r} has the unknown type {kind.path}")
+    first = 0
+    if view and view[0] is not None:
+        if not isinstance(view[0], tuple) or len(view[0]) != 3:
+            raise RecordError(f"the view of storage {key!r} is malformed")
+        _, first, length = view[0]
+        _check_naturals(f"the view of storage {key!r}", first, length)
+        if first + length > numel:
+            raise RecordError(f"a view of storage {key!r} reaches beyond its {numel} elements")
+    return Storage(key, kind.name, dtype, itemsize, numel, first)
+
+
+def tensor_of(node: Node) -> Record | None:
+    """Return the tensor that a node rebuilds, or None where it is something else.
+
+    Raises RecordError where it names a rebuilder but with wrong arguments.
+    """
+    while isinstance(node, Call) and isinstance(node.function, Global):
+        path, arguments = node.function.path, node.arguments
+        if not isinstance(arguments, tuple):
+            return None
+        if path in _WRAPPERS:
+            node = _WRAPPERS[path](arguments)
+        elif path in _REBUILDERS:
+            return _rebuilt(path, arguments)
+        elif path in _UNREADABLE:
+            return Unreadable(_UNREADABLE[path])
+        else:
+            return None
+    return None
+
+
+def locate(name: str, tensor: Tensor, start: int, nbytes: int) -> TensorInfo:
+    """Place a tensor in its file, where its storage's `nbytes` bytes begin at byte `start`.
+
+    Raises RecordError where it reaches outside of its storage.
+    """
+    itemsize = tensor.dtype.itemsize
+    first = tensor.storage.first * tensor.storage.itemsize + tensor.offset * itemsize
+    end = first + element_span(tensor.shape, tensor.strides) * itemsize
+    if end > nbytes or first > nbytes:
+        raise RecordError(
+            f"reaches byte {end} of storage {tensor.storage.key!r}, which has {nbytes}"
+        )
+    strides = None if is_row_major(tensor.shape, tensor.strides) else tensor.strides
+    return TensorInfo(
+        name,
+        tensor.dtype,
+        tensor.shape,
+        start + first,
+        strides,
+        conjugated=tensor.conjugated,
+        negated=tensor.negated,
+    )
+
+
+def mapping_of(node: Node) -> dict[Node, Node] | None:
+    """Return the items of a dictionary, ordered, default or plain, or None for anything else."""
+    if isinstance(node, dict):
+        return node
+    if not isinstance(node, Call) or not isinstance(node.function, Global):
+        return None
+    if node.function.path not in _DICTIONARIES:
+        return None
+    items = dict(_pairs(node.arguments))
+    items.update(node.items or {})
+    return items
+
+
+def members_of(node: Node) -> tuple[Node, ...]:
+    """Return the members of a list, tuple or set; empty for anything else."""
+    if isinstance(node, list | tuple):
+        return tuple(node)
+    if (
+        isinstance(node, Call)
+        and isinstance(node.function, Global)
+        and node.function.path in _SETS
+        and isinstance(node.arguments, tuple)
+        and node.arguments
+    ):
+        return members_of(node.arguments[0])
+    return ()
+
+
+def attributes_of(node: Node) -> dict[Node, Node]:
+    """Return the `__dict__` that an instance was given; empty for anything else."""
+    state = node.state if isinstance(node, Call) else None
+    if isinstance(state, tuple) and len(state) == 2:  # with __slots__: (dict, slots)
+        state = state[0]
+    return mapping_of(state) or {}
+
+
+def class_name(node: Node) -> str:
+    """Name what a node would have been, for messages."""
+    if isinstance(node, Call):
+        function, arguments = node.function, node.arguments
+        if isinstance(function, Global) and function.name == "_reconstructor":
+            function = arguments[0] if isinstance(arguments, tuple) and arguments else function
+        return function.path if isinstance(function, Global) else "object"
+    return type(node).__name__
+
+
+def _pairs(arguments: Node) -> list[tuple[Node, Node]]:
+    """Python 2 pickles an OrderedDict as a call with a list of [key, value] lists."""
+    if not isinstance(arguments, tuple) or len(arguments) != 1:
+        return []
+    pairs = [members_of(pair) for pair in members_of(arguments[0])]
+    return [(p[0], p[1]) for p in pairs if len(p) == 2 and isinstance(p[0], str | bytes | int)]
+
+
+def _text(node: Node) -> str | None:
+    if isinstance(node, bytes):
+        return node.decode("ascii", "replace")
+    return node if isinstance(node, str) else None
+
+
+def _check_naturals(what: str, *values: Node) -> None:
+    if not all(type(value) is int and 0 <= value < _MAX_SIZE for value in values):
+        raise RecordError(f"{what} is not a natural number of 64 bits")
+
+
+def _sizes(node: Node, what: str) -> tuple[int, ...]:
+    if isinstance(node, Call) and class_name(node) == "torch.Size":
+        node = node.arguments[0] if node.arguments else ()
+    if not isinstance(node, tuple | list) or len(node) > _MAX_AXES:
+        raise RecordError(f"its {what} are not a tuple of at most {_MAX_AXES} numbers")
+    _check_naturals(f"one of its {what}", *node)
+    return tuple(node)
+
+
+def _rebuilt(path: str, arguments: tuple[Node, ...]) -> Record:
+    """Read the arguments of torch's `_rebuild_tensor`, `_v2` and `_v3`."""
+    if len(arguments) < 4:
+        raise RecordError("its rebuilder lacks arguments")
+    storage = storage_of(arguments[0])
+    if storage is None:
+        raise RecordError("its rebuilder is not given a storage")
+    dtype_at, metadata_at = _REBUILDERS[path]
+    dtype = storage.dtype
+    if dtype_at is not None:
+        named = arguments[dtype_at] if dtype_at < len(arguments) else None
+        if not isinstance(named, Global) or named.module != "torch":
+            raise RecordError("its dtype is not named")
+        dtype = _TORCH_DTYPES.get(named.name)
+        if dtype is None:
+            return Unreadable(f"of dtype {named.path}")
+    if dtype is None:
+        return Unreadable(f"of {storage.type_name.removesuffix('Storage')} values")
+    _check_naturals("its offset", arguments[1])
+    shape, strides = _sizes(arguments[2], "sizes"), _sizes(arguments[3], "strides")
+    if len(shape) != len(strides):
+        raise RecordError(f"it has {len(shape)} sizes, but {len(strides)} strides")
+    metadata = arguments[metadata_at] if metadata_at and metadata_at < len(arguments) else None
+    bits = {bit for bit, is_set in (mapping_of(metadata) or {}).items() if is_set}
+    if bits - {"conj", "neg"}:
+        return Unreadable("marked with bits that are not known here")
+    return Tensor(storage, dtype, arguments[1], shape, strides, "conj" in bits, "neg" in bits)
+
+
+_REBUILDERS: Mapping[str, tuple[int | None, int | None]] = {
+    "torch._utils._rebuild_tensor": (None, None),
+    "torch._utils._rebuild_tensor_v2": (None, 6),
+    "torch._utils._rebuild_tensor_v3": (6, 7),
+}
+"""Per rebuilder, where its arguments hold the dtype and the conj and neg bits."""
+
+
+def _first(arguments: tuple[Node, ...]) -> Node:
+    return arguments[0] if arguments else None
+
+
+def _from_type(arguments: tuple[Node, ...]) -> Node:
+    """`_rebuild_from_type*(function, type, arguments, state)` calls `function(*arguments)`."""
+    return Call(arguments[0], arguments[2]) if len(arguments) > 2 else None
+
+
+_WRAPPERS: Mapping[str, Callable[[tuple[Node, ...]], Node]] = {
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor": _first,
+    "torch._tensor._rebuild_from_type": _from_type,
+    "torch._tensor._rebuild_from_type_v2": _from_type,
+    "torch.tensor._rebuild_from_type": _from_type,
+    "torch.nn.parameter.Parameter": _first,  # torch before 0.4
+    "torch.autograd.variable.Variable": _first,
+}
+"""Calls that yield the tensor of one of their arguments."""
+
+_UNREADABLE: Mapping[str, str] = {
+    "torch._utils._rebuild_qtensor": "quantized",
+    "torch._utils._rebuild_sparse_tensor": "sparse",
+    "torch._utils._rebuild_sparse_csr_tensor": "sparse",
+    "torch._utils._rebuild_nested_tensor": "nested",
+    "torch._utils._rebuild_meta_tensor_no_storage": "on the meta device, without values",
+    "torch._utils._rebuild_wrapper_subclass": "a tensor subclass without values of its own",
+    "torch._utils._rebuild_device_tensor_from_numpy": "pickled as a NumPy array by another device",
+    "torch._utils._rebuild_xla_tensor": "pickled as a NumPy array by another device",
+    "torch.nn.parameter.UninitializedParameter": "a lazy parameter without values",
+    "torch.nn.parameter.UninitializedBuffer": "a lazy buffer without values",
+}

@@ -1,0 +1,195 @@
+"""The members of an uncompressed zip file, by place: its directory, read strictly.
+
+APPNOTE 6.3.10, https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT. The standard library's
+`zipfile` forgives what must not be forgiven here: members that overlap, that are named twice, or
+whose local header disagrees with the directory.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fcn_convert.errors import CheckpointError
+from fcn_convert.formats.source import SourceFile
+from fcn_convert.tensors import MAX_TENSORS
+
+LOCAL_SIGNATURE = b"PK\x03\x04"
+
+# End of central directory, its zip64 locator and record, a directory entry, a local header.
+_END = struct.Struct("<4s4H2LH")
+_LOCATOR = struct.Struct("<4sLQL")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_ENTRY = struct.Struct("<4s6H3L5H2L")
+_LOCAL = struct.Struct("<4s5H3L2H")
+
+_MAX_COMMENT = 0xFFFF
+_MAX_DIRECTORY = MAX_TENSORS * 128
+_IN_ZIP64 = 0xFFFFFFFF
+_IN_ZIP64_SHORT = 0xFFFF
+_ENCRYPTED = 0x2041
+"""Flag bits 0 (encrypted), 6 (strongly) and 13 (directory masked)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A stored member: where its bytes begin in the file, how many, and their CRC-32 (0: none)."""
+
+    name: str
+    offset: int
+    nbytes: int
+    crc: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A directory entry: the place of the local header, and what it must say again."""
+
+    name: bytes
+    flags: int
+    method: int
+    crc: int
+    compressed: int
+    nbytes: int
+    header: int
+
+
+def read_directory(file: SourceFile) -> dict[str, Member]:
+    """Return the members by name, in directory order.
+
+    Raises CheckpointError where the file is truncated, compressed, encrypted or contradicts itself.
+    """
+    try:
+        start, size, count = _find_directory(file)
+        entries = list(_entries(file.pread(start, size), count))
+        members: dict[str, Member] = {}
+        end = 0
+        for entry in sorted(entries, key=lambda e: e.header):
+            member = _locate(file, entry, start)
+            if entry.header < end:
+                raise _ZipError(f"member {member.name!r} overlaps the one before")
+            end = member.offset + member.nbytes
+            if member.name in members:
+                raise _ZipError(f"member {member.name!r} is there twice")
+            members[member.name] = member
+    except (_ZipError, struct.error) as error:
+        raise CheckpointError(f"{file.path}: malformed zip file: {error}") from error
+    return members
+
+
+class _ZipError(ValueError):
+    """A zip file that breaks its format; becomes a CheckpointError with the path."""
+
+
+def _find_directory(file: SourceFile) -> tuple[int, int, int]:
+    """Return the directory's offset, bytes and number of entries."""
+    tail_start = max(0, file.size - _END.size - _MAX_COMMENT)
+    tail = file.pread(tail_start, file.size - tail_start)
+    at = tail.rfind(b"PK\x05\x06")
+    while at >= 0:
+        if at + _END.size <= len(tail):
+            _, disk, first_disk, _, count, size, start, comment = _END.unpack_from(tail, at)
+            if at + _END.size + comment == len(tail):
+                break
+        at = tail.rfind(b"PK\x05\x06", 0, at)
+    else:
+        raise _ZipError("its directory is missing; the file is probably truncated")
+    if (disk, first_disk) not in {(0, 0), (_IN_ZIP64_SHORT, _IN_ZIP64_SHORT)}:
+        raise _ZipError("it spans several disks")
+    end = tail_start + at
+    wide = _find_zip64(file, end)
+    if wide:
+        start, size, count, end = wide
+    elif _IN_ZIP64 in (size, start) or count == _IN_ZIP64_SHORT:
+        raise _ZipError("its zip64 locator is missing")
+    if start + size != end:
+        raise _ZipError("its directory does not end where the end record begins")
+    if size > _MAX_DIRECTORY:
+        raise _ZipError(f"its directory has {size} bytes, more than any checkpoint's")
+    return start, size, count
+
+
+def _find_zip64(file: SourceFile, end: int) -> tuple[int, int, int, int] | None:
+    """Return the same as the end record at `end`, and its own offset, if there is a zip64 one."""
+    if end < _LOCATOR.size:
+        return None
+    signature, _, at, _ = _LOCATOR.unpack(file.pread(end - _LOCATOR.size, _LOCATOR.size))
+    if signature != b"PK\x06\x07":
+        return None
+    if at + _END64.size > end - _LOCATOR.size:
+        raise _ZipError("its zip64 locator points outside of the file")
+    signature, *_, count, size, start = _END64.unpack(file.pread(at, _END64.size))
+    if signature != b"PK\x06\x06":
+        raise _ZipError("its zip64 end record is missing")
+    return start, size, count, at
+
+
+def _entries(directory: bytes, count: int) -> Iterator[_Entry]:
+    at = 0
+    for _ in range(count):
+        (signature, _, _, flags, method, _, _, crc, compressed, nbytes, *lengths, header) = (
+            _ENTRY.unpack_from(directory, at)
+        )
+        if signature != b"PK\x01\x02":
+            raise _ZipError(f"its directory has {count} entries by its end record, but fewer")
+        name_length, extra_length, comment_length = lengths[:3]
+        at += _ENTRY.size
+        name = directory[at : at + name_length]
+        extra = directory[at + name_length : at + name_length + extra_length]
+        at += name_length + extra_length + comment_length
+        nbytes, compressed, header = _widened(extra, nbytes, compressed, header)
+        yield _Entry(name, flags, method, crc, compressed, nbytes, header)
+    if at != len(directory):
+        raise _ZipError(f"its directory has {count} entries by its end record, but more bytes")
+
+
+def _widened(extra: bytes, *values: int) -> Iterator[int]:
+    """Replace each value that is too large for 32 bits by its 64 bits in the zip64 extra field."""
+    wide = iter(_zip64_values(extra) if _IN_ZIP64 in values else ())
+    for value in values:
+        if value == _IN_ZIP64:
+            value = next(wide, -1)
+            if value < 0:
+                raise _ZipError("a zip64 size is missing")
+        yield value
+
+
+def _zip64_values(extra: bytes) -> tuple[int, ...]:
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        if kind == 1:
+            field = extra[at + 4 : at + 4 + length]
+            return struct.unpack_from(f"<{len(field) // 8}Q", field)
+        at += 4 + length
+    return ()
+
+
+def _locate(file: SourceFile, entry: _Entry, limit: int) -> Member:
+    """Check a member's local header against its entry; all of it lies before `limit`."""
+    name = entry.name.decode("utf-8", "surrogateescape")
+    if entry.flags & _ENCRYPTED:
+        raise _ZipError(f"member {name!r} is encrypted")
+    if entry.method or entry.compressed != entry.nbytes:
+        raise _ZipError(
+            f"member {name!r} is compressed, which torch.save never does; "
+            "unpack it and zip it without compression (zip -0), or save it with torch again"
+        )
+    if entry.header + _LOCAL.size > limit:
+        raise _ZipError(f"member {name!r} lies outside of the file")
+    signature, _, flags, method, _, _, crc, _, nbytes, name_length, extra_length = _LOCAL.unpack(
+        file.pread(entry.header, _LOCAL.size)
+    )
+    offset = entry.header + _LOCAL.size + name_length + extra_length
+    if signature != LOCAL_SIGNATURE or offset + entry.nbytes > limit:
+        raise _ZipError(f"member {name!r} lies outside of the file")
+    local_name = file.pread(entry.header + _LOCAL.size, name_length)
+    # With flag bit 3 the sizes and the CRC follow the data, and the header may hold zeros.
+    said = {0, nbytes} if flags & 8 else {nbytes}
+    agrees = nbytes == _IN_ZIP64 or entry.nbytes in said or (flags & 8 and nbytes == 0)
+    if local_name != entry.name or method != entry.method or flags & _ENCRYPTED or not agrees:
+        raise _ZipError(f"the local header of member {name!r} disagrees with the directory")
+    if crc and entry.crc and crc != entry.crc:
+        raise _ZipError(f"the local header of member {name!r} has another CRC than the directory")
+    return Member(name, offset, entry.nbytes, entry.crc)
