@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby
 from math import prod
+from operator import mul
 
-from fcn_convert.errors import CheckpointError, quoted
+from fcn_convert.errors import CheckpointError, printable, quoted
 
-MAX_TENSORS = 1 << 18
+MAX_AXES = 64
+"""Axes a tensor may have; as many as torch and NumPy allow."""
+MAX_TENSORS = 1 << 17
 """Tensors one file may hold: far above any model, and what keeps a hostile header's cost small."""
+
+_SIZE_LIMIT = 1 << 64
+_MAX_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,16 @@ def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
+def size_in_bits(shape: Sequence[int], bits: int) -> int | None:
+    """Return the size of an array of elements of so many bits, or None where it overflows.
+
+    Overflow is judged axis by axis, as safetensors does, so a later 0 does not excuse it.
+    """
+    elements = list(accumulate(shape, mul, initial=1))
+    size = elements[-1] * bits
+    return size if max(*elements, size) < _SIZE_LIMIT else None
+
+
 def element_span(shape: Sequence[int], strides: Sequence[int]) -> int:
     """Return how many elements lie between the first and the last one, both included."""
     if 0 in shape:
@@ -116,6 +132,11 @@ def is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:
         size == 1 or stride == want
         for size, stride, want in zip(shape, strides, expected, strict=True)
     )
+
+
+def shown(text: str) -> str:
+    """Quote a file's text for a message: escaped, and cut where it is long."""
+    return repr(text) if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]!r}…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +159,15 @@ class StateDict:
     tensors: Mapping[str, TensorInfo]
     left_out: tuple[LeftOut, ...] = ()
     unreadable: tuple[LeftOut, ...] = ()
+
+    @property
+    def may_be_a_model(self) -> bool:
+        """Whether it holds a weight matrix, or something unreadable that may be one."""
+        return bool(self.unreadable) or any(len(t.shape) > 1 for t in self.tensors.values())
+
+    def holds_the_same_as(self, other: StateDict) -> bool:
+        """Return whether both hold the same tensors by the same names."""
+        return self.tensors == other.tensors and self.unreadable == other.unreadable
 
     @property
     def ties(self) -> tuple[tuple[str, ...], ...]:
@@ -163,12 +193,14 @@ class Index:
     state_dicts: the state dicts found, in file order.
     left_out: entries of the file that belong to no state dict, with the reason.
     notes: what a reader should know about how names were derived.
+    metadata: texts that the file's author stored beside the tensors.
     """
 
     format: str
     state_dicts: tuple[StateDict, ...]
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def state_dict(self, path: str | None) -> StateDict:
         """Return the state dict at `path`, or the only one there is.
@@ -178,10 +210,13 @@ class Index:
         """
         chosen = self._at(path) if path is not None else self._only()
         if chosen.unreadable:
-            listed = quoted(f"{entry.name} is {entry.reason}" for entry in chosen.unreadable)
+            listed = quoted(
+                f"{printable(entry.name[:_MAX_SHOWN])} is {entry.reason}"
+                for entry in chosen.unreadable
+            )
             raise CheckpointError(
-                f"{listed}: safetensors holds dense tensors only; "
-                "convert or remove them and save the state dict again"
+                f"{listed}: safetensors holds dense tensors of its own dtypes only; "
+                "convert or remove what is not and save the state dict again"
             )
         return chosen
 
@@ -189,38 +224,38 @@ class Index:
         for found in self.state_dicts:
             if found.path == path:
                 return found
-        raise CheckpointError(f"holds no state dict at {path!r}; {self._found()}")
+        raise CheckpointError(f"holds no state dict at {shown(path)}; {self._found()}")
 
     def _only(self) -> StateDict:
         # An entry without one weight matrix (normalisation constants, random states) is no model.
-        models = [s for s in self.state_dicts if any(len(t.shape) > 1 for t in s.tensors.values())]
-        # The same tensors offered twice, say as a module and as its state dict, are one choice.
-        choices = list(_distinct(models or self.state_dicts))
-        if len(choices) == 1:
-            return choices[0]
-        if not choices:
+        models = [s for s in self.state_dicts if s.may_be_a_model] or self.state_dicts
+        if not models:
             raise CheckpointError("holds no state dict: nothing in it maps names to tensors")
-        raise CheckpointError(f"{self._found()}; choose one with `state_dict:` in the spec")
+        # The same tensors offered twice, say as a module and as its state dict, are one choice.
+        if any(not models[0].holds_the_same_as(other) for other in models[1:]):
+            raise CheckpointError(f"{self._found()}; choose one with `state_dict:` in the spec")
+        return models[0]
 
     def _found(self) -> str:
         listed = quoted(
-            f"{s.path or '(the whole file)'} ({len(s.tensors)} tensors)" for s in self.state_dicts
+            f"{printable(s.path[:_MAX_SHOWN]) or '(the whole file)'} ({len(s.tensors)} tensors)"
+            for s in self.state_dicts
         )
         return f"holds {listed or 'none at all'}"
-
-
-def _distinct(state_dicts: Iterable[StateDict]) -> Iterator[StateDict]:
-    seen: list[Mapping[str, TensorInfo]] = []
-    for candidate in state_dicts:
-        if candidate.tensors not in seen:
-            seen.append(candidate.tensors)
-            yield candidate
 
 
 def natural_key(name: str) -> tuple[tuple[bool, int, str], ...]:
     """Sort key under which `layer.10` follows `layer.9`."""
     parts = ("".join(group) for _, group in groupby(name, key=_is_digit))
-    return tuple((not _is_digit(p[0]), int(p) if _is_digit(p[0]) else 0, p) for p in parts)
+    return tuple(_natural_part(part) for part in parts)
+
+
+def _natural_part(part: str) -> tuple[bool, int, str]:
+    if not _is_digit(part[0]):
+        return True, 0, part
+    # By length, then by digit: Python refuses to read numbers of thousands of digits.
+    significant = part.lstrip("0")
+    return False, len(significant), f"{significant} {part}"
 
 
 def _is_digit(character: str) -> bool:

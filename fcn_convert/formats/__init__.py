@@ -15,7 +15,9 @@ from fcn_convert.formats import safetensors, torch_legacy, torch_zip
 from fcn_convert.formats.source import SourceFile
 from fcn_convert.tensors import Index, StateDict
 
-HEAD_BYTES = 64
+HEAD_BYTES = 512
+_TAR = slice(257, 262)
+"""Where the header of a tar file says `ustar`."""
 
 
 class Reader(Protocol):
@@ -87,11 +89,18 @@ def open_checkpoint(path: Path) -> Checkpoint:
         for reader in READERS:
             if reader.recognises(head):
                 return Checkpoint((file,), reader.read_index(file))
-        raise CheckpointError(
-            f"{path}: is no checkpoint known here "
-            f"({'it is empty' if not head else f'it starts with {head[:8]!r}'}); "
-            "expected safetensors or a file of torch.save"
-        )
+        raise CheckpointError(f"{path}: {_unknown(head)}")
     except BaseException:
         file.close()
         raise
+
+
+def _unknown(head: bytes) -> str:
+    """Say what a file is that no reader recognises."""
+    if head[_TAR] == b"ustar":
+        return (
+            "is a tar file, the form of torch.save before 0.1.10; "
+            "load and save it with torch, or unpack it, first"
+        )
+    found = f"it starts with {head[:8]!r}" if head else "it is empty"
+    return f"is no checkpoint known here ({found}); expected safetensors or a file of torch.save"

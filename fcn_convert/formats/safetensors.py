@@ -2,31 +2,53 @@
 
 The format: https://github.com/huggingface/safetensors#format. Where its rules are stricter than
 the reference library (duplicate names, leading blanks), the rules hold.
+
+The header is parsed as bytes, one entry at a time: as one Python object, or as text with a single
+character beyond Latin-1, the 100 MB that the format allows would take many times as much.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
-from itertools import accumulate
-from json.decoder import scanstring  # type: ignore[attr-defined]
-from operator import mul
 
-from fcn_convert.errors import CheckpointError
+from fcn_convert.errors import CheckpointError, quoted
 from fcn_convert.formats.source import SourceFile
-from fcn_convert.tensors import DTYPES, MAX_TENSORS, Index, StateDict, TensorInfo
+from fcn_convert.tensors import (
+    DTYPES,
+    MAX_AXES,
+    MAX_TENSORS,
+    Index,
+    StateDict,
+    TensorInfo,
+    shown,
+    size_in_bits,
+)
 
 MAX_HEADER = 100_000_000
+MAX_TEXTS = 24 << 20
+"""Bytes of all names and metadata together, each counted with TEXT_BYTES more."""
+TEXT_BYTES = 64
+MAX_SIZES = 8 * MAX_TENSORS
+"""Axes of all tensors together."""
 LENGTH_BYTES = 8
 METADATA = "__metadata__"
 
-_BLANK = re.compile(r"[ \t\n\r]*")
+_BLANK = re.compile(rb"[ \t\n\r]*")
+# JSON's strings, less the escaped surrogates that are not one of a pair: Python takes those for
+# text, nobody else does.
+_STRING = re.compile(
+    rb'"(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}'
+    rb'|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}))*+"'
+)
 # A tensor's entry holds neither objects nor long strings: looking no further than this bounds what
 # a hostile header can make the JSON parser build.
-_ENTRY = re.compile(r"\{[^{}]{0,4096}\}")
+_ENTRY = re.compile(rb"\{[^{}]{0,4096}\}")
 _FIELDS = {"dtype", "shape", "data_offsets"}
-_MAX_SIZE = 1 << 64
+_MAX_NUMBER = 1 << 64
+_CHUNK_BYTES = 1 << 20
 
 
 def recognises(head: bytes) -> bool:
@@ -44,152 +66,165 @@ def read_index(file: SourceFile) -> Index:
         raise CheckpointError(
             f"{file.path}: header length {length} is over the format's limit of {MAX_HEADER} bytes"
         )
-    if LENGTH_BYTES + length > file.size:
+    data_start = LENGTH_BYTES + length
+    if data_start > file.size:
         raise CheckpointError(
             f"{file.path}: header length {length} reaches beyond the file's {file.size} bytes"
         )
     try:
-        text = file.pread(LENGTH_BYTES, length).decode("utf-8")
-        tensors = dict(_tensors(text, LENGTH_BYTES + length))
-        _check_covers(tensors, LENGTH_BYTES + length, file.size)
+        tensors, metadata = _read_header(_Cursor(file.pread(LENGTH_BYTES, length)), data_start)
+        _check_covers(tensors, data_start, file.size)
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{file.path}: header is not UTF-8 ({error.reason})") from error
     except _HeaderError as error:
         raise CheckpointError(f"{file.path}: {error}") from error
-    return Index("safetensors", (StateDict("", tensors),))
+    return Index("safetensors", (StateDict("", tensors),), metadata=metadata)
 
 
 class _HeaderError(ValueError):
     """A header that breaks the rules; becomes a CheckpointError with the path."""
 
 
-def _tensors(text: str, data_start: int) -> Iterator[tuple[str, TensorInfo]]:
-    """Yield each tensor of the header, one JSON entry at a time so that memory stays small."""
-    seen: set[str] = set()
-    for name, at in _members(text):
-        if name in seen:
-            raise _HeaderError(f"header names {name!r} twice")
-        if len(seen) > MAX_TENSORS:
-            raise _HeaderError(f"header lists more than {MAX_TENSORS} tensors")
-        seen.add(name)
-        if name != METADATA:
-            yield name, _tensor(name, _entry(name, text, at), data_start)
+class _Cursor:
+    """A place in a header's bytes, with the few steps that its grammar needs."""
+
+    def __init__(self, raw: bytes) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        for at in range(0, len(raw), _CHUNK_BYTES):
+            decoder.decode(raw[at : at + _CHUNK_BYTES])
+        decoder.decode(b"", final=True)
+        self.raw = raw
+        self.at = 0
+        self.texts = 0
+
+    def next_is(self, character: bytes) -> bool:
+        """Pass over blanks; return whether `character` is next."""
+        blank = _BLANK.match(self.raw, self.at)
+        self.at = blank.end() if blank else self.at
+        return self.raw[self.at : self.at + 1] == character
+
+    def expect(self, character: bytes) -> None:
+        """Pass over `character`, and blanks before it."""
+        if not self.next_is(character):
+            raise self.malformed(repr(character.decode()))
+        self.at += 1
+
+    def malformed(self, expected: str) -> _HeaderError:
+        """Say what was expected at this place."""
+        found = repr(chr(self.raw[self.at])) if self.at < len(self.raw) else "the end"
+        return _HeaderError(
+            f"header is malformed at byte {self.at}: expected {expected}, found {found}"
+        )
+
+    def text(self) -> str:
+        """Pass over a JSON string, and blanks before it, and return its text."""
+        self.next_is(b'"')
+        match = _STRING.match(self.raw, self.at)
+        if match is None:
+            raise self.malformed("text")
+        self.texts += match.end() - self.at + TEXT_BYTES
+        if self.texts > MAX_TEXTS:
+            raise _HeaderError(f"header has over {MAX_TEXTS >> 20} MB of names and metadata")
+        self.at = match.end()
+        text: str = json.loads(match.group())
+        return text
+
+    def members(self) -> Iterator[str]:
+        """Yield each name of the object here; the caller passes over the value before the next."""
+        self.expect(b"{")
+        more = not self.next_is(b"}")
+        while more:
+            name = self.text()
+            self.expect(b":")
+            yield name
+            more = self.next_is(b",")
+            self.at += more
+        self.expect(b"}")
 
 
-def _members(text: str) -> Iterator[tuple[str, int]]:
-    """Yield the name and the place of the value of each member of the header's object."""
-    if not text.startswith("{"):
+def _read_header(cursor: _Cursor, data_start: int) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """Read one JSON entry after the other, so that memory stays small."""
+    tensors: dict[str, TensorInfo] = {}
+    metadata: dict[str, str] | None = None
+    axes = 0
+    if not cursor.raw.startswith(b"{"):
         raise _HeaderError("header does not start with '{'")
-    at = _skip_blank(text, 1)
-    if text[at : at + 1] != "}":
-        while True:
-            name, at = _string(text, at)
-            at = _expect(text, at, ":")
-            yield name, at
-            at = _skip_metadata(text, at) if name == METADATA else _after_entry(text, at)
-            at = _skip_blank(text, at)
-            if text[at : at + 1] != ",":
-                break
-            at = _skip_blank(text, at + 1)
-    at = _expect(text, at, "}")
-    if text[at:].strip(" \t\n\r"):
-        raise _HeaderError(f"header has more text after its object, at character {at}")
+    for name in cursor.members():
+        if name in tensors or (name == METADATA and metadata is not None):
+            raise _HeaderError(f"header names {shown(name)} twice")
+        if name == METADATA:
+            metadata = _read_metadata(cursor)
+            continue
+        tensors[name] = _tensor(name, _entry(name, cursor), data_start)
+        axes += len(tensors[name].shape)
+        if len(tensors) > MAX_TENSORS or axes > MAX_SIZES:
+            raise _HeaderError(f"header lists more than {MAX_TENSORS} tensors or {MAX_SIZES} axes")
+    cursor.next_is(b"")
+    if cursor.at < len(cursor.raw):
+        raise cursor.malformed("its end")
+    return tensors, metadata or {}
 
 
-def _skip_metadata(text: str, at: int) -> int:
-    """Return the place after a text-to-text object; raises where it is anything else."""
-    at = _expect(text, at, "{")
-    seen: set[str] = set()
-    if text[at : at + 1] == "}":
-        return at + 1
-    while True:
-        key, at = _string(text, at)
-        if key in seen:
-            raise _HeaderError(f"metadata names {key!r} twice")
-        seen.add(key)
-        at = _expect(text, at, ":")
-        _, at = _string(text, at)
-        at = _skip_blank(text, at)
-        if text[at : at + 1] != ",":
-            return _expect(text, at, "}")
-        at = _skip_blank(text, at + 1)
+def _read_metadata(cursor: _Cursor) -> dict[str, str]:
+    """Read an object of texts; raises where it holds anything else."""
+    metadata: dict[str, str] = {}
+    for key in cursor.members():
+        if key in metadata:
+            raise _HeaderError(f"metadata names {shown(key)} twice")
+        metadata[key] = cursor.text()
+    return metadata
 
 
-def _skip_blank(text: str, at: int) -> int:
-    blank = _BLANK.match(text, at)
-    return blank.end() if blank else at
+def _natural_number(digits: str) -> int:
+    if digits.startswith("-"):
+        raise ValueError(f"{digits[:24]} is negative")
+    if len(digits) > 20 or int(digits) >= _MAX_NUMBER:
+        raise ValueError(f"{digits[:24]} does not fit in 64 bits")
+    return int(digits)
 
 
-def _expect(text: str, at: int, character: str) -> int:
-    at = _skip_blank(text, at)
-    if text[at : at + 1] != character:
-        found = repr(text[at]) if at < len(text) else "the end"
-        raise _HeaderError(
-            f"header is malformed at character {at}: expected {character!r}, found {found}"
-        )
-    return _skip_blank(text, at + 1)
+_DECODER = json.JSONDecoder(object_pairs_hook=list, parse_int=_natural_number)
 
 
-def _string(text: str, at: int) -> tuple[str, int]:
-    if text[at : at + 1] != '"':
-        found = repr(text[at]) if at < len(text) else "the end"
-        raise _HeaderError(f"header is malformed at character {at}: expected text, found {found}")
-    try:
-        value, end = scanstring(text, at + 1, True)
-        value.encode("utf-8")  # A lone surrogate is JSON to Python, but no text.
-    except (json.JSONDecodeError, UnicodeEncodeError) as error:
-        raise _HeaderError(f"header has malformed text at character {at}") from error
-    return value, end
-
-
-def _entry_text(text: str, at: int) -> re.Match[str]:
-    match = _ENTRY.match(text, at)
+def _entry(name: str, cursor: _Cursor) -> dict[str, object]:
+    """Pass over a tensor's entry, and return its fields."""
+    cursor.next_is(b"{")
+    match = _ENTRY.match(cursor.raw, cursor.at)
     if match is None:
-        raise _HeaderError(f"header is malformed at character {at}: expected a tensor's entry")
-    return match
-
-
-def _after_entry(text: str, at: int) -> int:
-    return _entry_text(text, at).end()
-
-
-def _entry(name: str, text: str, at: int) -> dict[str, object]:
+        raise cursor.malformed("a tensor's entry")
+    cursor.at = match.end()
     try:
-        pairs = json.loads(
-            _entry_text(text, at).group(), object_pairs_hook=list, parse_int=_natural_number
-        )
+        pairs: list[tuple[str, object]] = _DECODER.decode(match.group().decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise _HeaderError(f"the entry of {name!r} is malformed: {error}") from error
-    fields: dict[str, object] = dict(pairs)
+        raise _HeaderError(f"the entry of {shown(name)} is malformed: {error}") from error
+    fields = dict(pairs)
     if len(pairs) != len(_FIELDS) or set(fields) != _FIELDS:
+        listed = quoted(shown(key) for key, _ in pairs)
         raise _HeaderError(
-            f"the entry of {name!r} has the fields {', '.join(repr(key) for key, _ in pairs)}, "
+            f"the entry of {shown(name)} has the fields {listed or 'none'}, "
             "expected 'dtype', 'shape' and 'data_offsets'"
         )
     return fields
 
 
-def _natural_number(digits: str) -> int:
-    if digits.startswith("-"):
-        raise ValueError(f"{digits} is negative")
-    if len(digits) > 20 or int(digits) >= _MAX_SIZE:
-        raise ValueError(f"{digits[:24]} does not fit in 64 bits")
-    return int(digits)
-
-
 def _tensor(name: str, fields: dict[str, object], data_start: int) -> TensorInfo:
-    dtype = DTYPES.get(fields["dtype"]) if isinstance(fields["dtype"], str) else None
+    code = fields["dtype"]
+    dtype = DTYPES.get(code) if isinstance(code, str) else None
     if dtype is None:
-        raise _HeaderError(f"{name!r} has the unknown dtype {fields['dtype']!r}")
+        found = shown(code) if isinstance(code, str) else "that is no text"
+        raise _HeaderError(f"{shown(name)} has the unknown dtype {found}")
     shape = _naturals(name, "shape", fields["shape"])
     offsets = _naturals(name, "data_offsets", fields["data_offsets"])
     if len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise _HeaderError(f"{name!r} has data_offsets {list(offsets)}, expected [begin, end]")
-    bits = _bits(name, shape, dtype.bits)
+        raise _HeaderError(f"{shown(name)} has data_offsets {list(offsets)}, expected [begin, end]")
+    bits = size_in_bits(shape, dtype.bits)
+    if bits is None:
+        raise _HeaderError(f"the size of {shown(name)}, {list(shape)}, overflows")
     begin, end = offsets
     if bits % 8 or end - begin != bits // 8:
         raise _HeaderError(
-            f"{name!r} has {end - begin} bytes, but {dtype.name} {list(shape)} needs {bits / 8:g}"
+            f"{shown(name)} has {end - begin} bytes, "
+            f"but {dtype.name} {list(shape)} needs {bits / 8:g}"
         )
     return TensorInfo(name, dtype, shape, data_start + begin)
 
@@ -197,16 +232,10 @@ def _tensor(name: str, fields: dict[str, object], data_start: int) -> TensorInfo
 def _naturals(name: str, field: str, value: object) -> tuple[int, ...]:
     # JSON's true is an int to Python, hence the exact type.
     if not isinstance(value, list) or any(type(size) is not int for size in value):
-        raise _HeaderError(f"{name!r} has {field} {value!r}, expected a list of natural numbers")
+        raise _HeaderError(f"{shown(name)} has {field} that are no list of natural numbers")
+    if len(value) > MAX_AXES:
+        raise _HeaderError(f"{shown(name)} has {len(value)} numbers in {field}, over {MAX_AXES}")
     return tuple(value)
-
-
-def _bits(name: str, shape: tuple[int, ...], bits: int) -> int:
-    """Size in bits; overflow is judged axis by axis, so a later 0 does not excuse it."""
-    elements = list(accumulate(shape, mul, initial=1))
-    if max(*elements, elements[-1] * bits) >= _MAX_SIZE:
-        raise _HeaderError(f"the size of {name!r}, {list(shape)}, overflows")
-    return elements[-1] * bits
 
 
 def _check_covers(tensors: dict[str, TensorInfo], data_start: int, size: int) -> None:
@@ -215,7 +244,7 @@ def _check_covers(tensors: dict[str, TensorInfo], data_start: int, size: int) ->
     for tensor in sorted(tensors.values(), key=lambda t: (t.offset, t.nbytes)):
         if tensor.offset != end:
             kind = "a hole before" if tensor.offset > end else "an overlap at"
-            raise _HeaderError(f"there is {kind} {tensor.name!r}, at byte {end} of the file")
+            raise _HeaderError(f"there is {kind} {shown(tensor.name)}, at byte {end} of the file")
         end += tensor.nbytes
     if end != size:
         raise _HeaderError(

@@ -53,7 +53,10 @@ class SourceFile:
         """Return exactly `length` bytes from `offset`; raises CheckpointError at the file's end."""
         parts: list[bytes] = []
         while length > 0:
-            part = os.pread(self.descriptor, length, offset)
+            try:
+                part = os.pread(self.descriptor, length, offset)
+            except OSError as error:
+                raise self._unreadable(offset, error) from error
             if not part:
                 raise CheckpointError(f"{self.path}: ends at byte {offset}, {length} too early")
             parts.append(part)
@@ -65,11 +68,17 @@ class SourceFile:
         """Fill `buffer` from `offset`; raises CheckpointError at the file's end."""
         view = memoryview(buffer)
         while view:
-            count = os.preadv(self.descriptor, [view], offset)
+            try:
+                count = os.preadv(self.descriptor, [view], offset)
+            except OSError as error:
+                raise self._unreadable(offset, error) from error
             if not count:
                 raise CheckpointError(f"{self.path}: ends at byte {offset}, {len(view)} too early")
             view = view[count:]
             offset += count
+
+    def _unreadable(self, offset: int, error: OSError) -> CheckpointError:
+        return CheckpointError(f"{self.path}: cannot be read at byte {offset}: {error.strerror}")
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError if the file was written to since it was opened."""

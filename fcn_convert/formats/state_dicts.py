@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fcn_convert.errors import printable
-from fcn_convert.formats.pickles import Node
+from fcn_convert.formats.pickle_machine import Node
 from fcn_convert.formats.torch_records import (
     RecordError,
     Tensor,
@@ -17,18 +17,24 @@ from fcn_convert.formats.torch_records import (
     members_of,
     tensor_of,
 )
-from fcn_convert.tensors import MAX_TENSORS, LeftOut, StateDict, TensorInfo
+from fcn_convert.tensors import MAX_TENSORS, LeftOut, StateDict, TensorInfo, shown
 
 MAX_WRAPPERS = 4
 """Dictionaries a state dict may lie in; trainers use one or two."""
 MAX_MODULES = 200
 """Modules nested in each other."""
+MAX_VISITS = 8 * MAX_TENSORS
+"""Entries looked at, however often the file refers to the same ones."""
+MAX_NAMES = 64 * MAX_TENSORS
+"""Characters of all names put together from their parts."""
+_MAX_SHOWN = 60
 
 EXTRA_STATE = "_extra_state"
 MODULE_NOTE = (
     "names are those of the modules' default state_dict(); their state-dict hooks were not run"
 )
 
+Nodes = Sequence[Node]
 Locate = Callable[[str, Tensor], TensorInfo]
 """Places a tensor of that name in the file; raises RecordError where it does not fit."""
 
@@ -42,6 +48,8 @@ class Search:
     left_out: list[LeftOut] = field(default_factory=list)
     from_modules: bool = False
     visits: int = 0
+    kept: int = 0
+    characters: int = 0
 
     def run(self, root: Node) -> None:
         """Look through `root`, a pickle's object.
@@ -55,14 +63,14 @@ class Search:
         """Collect the state dicts under `node`; return whether there are any."""
         if _is_module(node):
             self.from_modules = True
-            self._collect(path, _module_entries(node, "", 0))
+            self._collect(path, self._module_entries(node))
             return True
         mapping = mapping_of(node)
         if mapping is None or depth > MAX_WRAPPERS or _is_optimizer(mapping):
             return False
         self._count(len(mapping))
         inner = {
-            key: self._visit(f"{path}.{key}" if path else key, value, depth + 1)
+            key: self._visit(self._join(path, key), value, depth + 1)
             for key, value in mapping.items()
             if isinstance(key, str) and _may_hold_weights(key)
         }
@@ -70,26 +78,30 @@ class Search:
             return self._collect_mapping(path, mapping)
         for key, value in mapping.items():
             if not inner.get(key):
-                self.left_out.append(LeftOut(_join(path, key), _describe(value)))
+                self._keep(1)
+                self.left_out.append(LeftOut(self._join(path, key), _describe(value)))
         return True
 
     def _collect_mapping(self, path: str, mapping: dict[Node, Node]) -> bool:
-        entries = [(key, value) for key, value in mapping.items() if isinstance(key, str)]
         try:
-            holds_tensors = any(tensor_of(value) is not None for _, value in entries)
+            holds_tensors = any(tensor_of(value) is not None for value in mapping.values())
         except RecordError:
             holds_tensors = True
         if holds_tensors:
-            self._collect(path, iter(entries))
+            self._collect(path, iter(mapping.items()))
         return holds_tensors
 
-    def _collect(self, path: str, entries: Iterator[tuple[str, Node]]) -> None:
+    def _collect(self, path: str, entries: Iterator[tuple[Node, Node]]) -> None:
         tensors: dict[str, TensorInfo] = {}
         left_out: list[LeftOut] = []
         unreadable: list[LeftOut] = []
         for name, node in entries:
-            self._count(1)
+            self._keep(1)
+            if not isinstance(name, str):
+                left_out.append(LeftOut(_key_name(name), "its name is no text"))
+                continue
             try:
+                _check_name(name)
                 record = tensor_of(node)
                 if isinstance(record, Tensor):
                     tensors[name] = self.locate(name, record)
@@ -98,13 +110,50 @@ class Search:
                 else:
                     left_out.append(LeftOut(name, _describe(node)))
             except RecordError as error:
-                raise RecordError(f"tensor {name!r} cannot be read: {error}") from error
+                raise RecordError(f"tensor {shown(name)} cannot be read: {error}") from error
         self.found.append(StateDict(path, tensors, tuple(left_out), tuple(unreadable)))
+
+    def _module_entries(
+        self, module: Node, prefix: str = "", depth: int = 0
+    ) -> Iterator[tuple[str, Node]]:
+        """Yield what `state_dict()` would: parameters, persistent buffers, then submodules."""
+        if depth > MAX_MODULES:
+            raise RecordError(f"has modules nested deeper than {MAX_MODULES}, or in a circle")
+        parameters, buffers, submodules, transient = _parts(module)
+        self._count(1 + len(parameters) + len(buffers) + len(submodules) + len(transient))
+        not_saved = set(filter(_is_text, transient))
+        saved = [(name, value) for name, value in buffers.items() if name not in not_saved]
+        for name, value in [*parameters.items(), *saved]:
+            if value is not None and isinstance(name, str):
+                yield self._named(prefix + name), value
+        for name, child in submodules.items():
+            if child is None or not isinstance(name, str):
+                continue
+            if _is_module(child):
+                inner = self._named(f"{prefix}{name}.")
+                yield from self._module_entries(child, inner, depth + 1)
+            else:
+                yield self._named(prefix + name), child
+
+    def _join(self, path: str, key: Node) -> str:
+        return self._named(f"{path}.{_key_name(key)}") if path else _key_name(key)
+
+    def _named(self, name: str) -> str:
+        """Count the characters of a name that was put together."""
+        self.characters += len(name)
+        if self.characters > MAX_NAMES:
+            raise RecordError("has names longer than any model's")
+        return name
+
+    def _keep(self, entries: int) -> None:
+        self.kept += entries
+        if self.kept > MAX_TENSORS:
+            raise RecordError(f"holds more than {MAX_TENSORS} tensors and other entries")
 
     def _count(self, entries: int) -> None:
         """Bound the work: shared dictionaries can nest to any number of names."""
         self.visits += entries
-        if self.visits > 4 * MAX_TENSORS:
+        if self.visits > MAX_VISITS:
             raise RecordError("holds more names than any model: its dictionaries are nested")
 
 
@@ -116,23 +165,15 @@ def _is_module(node: Node) -> bool:
     )
 
 
-def _module_entries(module: Node, prefix: str, depth: int) -> Iterator[tuple[str, Node]]:
-    """Yield what `state_dict()` would: parameters, persistent buffers, then submodules."""
-    if depth > MAX_MODULES:
-        raise RecordError(f"has modules nested deeper than {MAX_MODULES}, or in a circle")
+def _parts(module: Node) -> tuple[dict[Node, Node], dict[Node, Node], dict[Node, Node], Nodes]:
+    """Return a module's parameters, buffers and submodules, and the buffers it does not save."""
     attributes = attributes_of(module)
-    transient = set(filter(_is_text, members_of(attributes.get("_non_persistent_buffers_set"))))
-    buffers = mapping_of(attributes["_buffers"]) or {}
-    own = [
-        *(mapping_of(attributes["_parameters"]) or {}).items(),
-        *((name, value) for name, value in buffers.items() if name not in transient),
-    ]
-    for name, value in own:
-        if value is not None and isinstance(name, str):
-            yield prefix + name, value
-    for name, child in (mapping_of(attributes["_modules"]) or {}).items():
-        if isinstance(name, str) and _is_module(child):
-            yield from _module_entries(child, f"{prefix}{name}.", depth + 1)
+    return (
+        mapping_of(attributes["_parameters"]) or {},
+        mapping_of(attributes["_buffers"]) or {},
+        mapping_of(attributes["_modules"]) or {},
+        members_of(attributes.get("_non_persistent_buffers_set")),
+    )
 
 
 def _is_text(node: Node) -> bool:
@@ -147,9 +188,19 @@ def _may_hold_weights(key: str) -> bool:
     return "optim" not in key.lower() and not key.endswith(EXTRA_STATE)
 
 
-def _join(path: str, key: Node) -> str:
-    name = key if isinstance(key, str) else f"[{key!r}]" if isinstance(key, int) else "[…]"
-    return f"{path}.{name}" if path else name
+def _check_name(name: str) -> None:
+    if name == "__metadata__":
+        raise RecordError("its name is reserved by safetensors")
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise RecordError("its name is no valid Unicode text") from error
+
+
+def _key_name(key: Node) -> str:
+    if isinstance(key, str):
+        return key
+    return f"[{key!r}]" if isinstance(key, int) else "[…]"
 
 
 def _describe(node: Node) -> str:
@@ -163,6 +214,14 @@ def _describe(node: Node) -> str:
     if mapping is not None:
         kind = "optimizer state" if _is_optimizer(mapping) else "a dictionary"
         return f"{kind} of {len(mapping)} entries"
-    if isinstance(node, str | int | float | bool | None):
-        return f"not a tensor: {printable(repr(node)[:60])}"
-    return f"not a tensor: {printable(class_name(node)[:60])}"
+    return f"not a tensor: {printable(_value(node)[:_MAX_SHOWN])}"
+
+
+def _value(node: Node) -> str:
+    if isinstance(node, str | bytes):
+        return repr(node[:_MAX_SHOWN])
+    if node is None or isinstance(node, float):
+        return repr(node)
+    if isinstance(node, int):
+        return repr(node) if node.bit_length() <= 64 else "a long integer"
+    return class_name(node)

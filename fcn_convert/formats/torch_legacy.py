@@ -19,7 +19,7 @@ from fcn_convert.formats.torch_records import (
     mapping_of,
     storage_of,
 )
-from fcn_convert.tensors import Index, TensorInfo
+from fcn_convert.tensors import Index, TensorInfo, shown
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
@@ -61,8 +61,8 @@ def _check_header(file: SourceFile, header: list[Node]) -> None:
     magic, version, system = header
     if magic != MAGIC_NUMBER or version != PROTOCOL_VERSION:
         raise CheckpointError(
-            f"{file.path}: has torch's magic number but protocol version {version!r}, "
-            f"expected {PROTOCOL_VERSION}"
+            f"{file.path}: its first two pickles are not torch's magic number and protocol "
+            f"version {PROTOCOL_VERSION}; save it with torch again"
         )
     if (mapping_of(system) or {}).get("little_endian") is not True:
         raise CheckpointError(
@@ -79,7 +79,7 @@ def _declared(persistents: tuple[Persistent, ...]) -> dict[str, Storage]:
             continue
         known = storages.setdefault(storage.key, storage)
         if (known.itemsize, known.numel) != (storage.itemsize, storage.numel):
-            raise RecordError(f"storage {storage.key!r} is declared with two sizes")
+            raise RecordError(f"storage {shown(storage.key)} is declared with two sizes")
     return storages
 
 
@@ -93,17 +93,17 @@ def _places(
     for key in keys:
         storage = storages.get(key)
         if storage is None or key in places:
-            raise RecordError(f"its list of storages names {key!r} twice or without need")
+            raise RecordError(f"its list of storages names {shown(key)} twice or without need")
         numel = int.from_bytes(file.pread(start, COUNT_BYTES), "little", signed=True)
         if numel != storage.numel:
             raise RecordError(
-                f"storage {key!r} has {numel} elements, but is declared with {storage.numel}"
+                f"storage {shown(key)} has {numel} elements, but is declared with {storage.numel}"
             )
         nbytes = numel * storage.itemsize
         start += COUNT_BYTES
         if start + nbytes > file.size:
             raise RecordError(
-                f"is truncated: storage {key!r} ends at byte {start + nbytes}, "
+                f"is truncated: storage {shown(key)} ends at byte {start + nbytes}, "
                 f"the file at {file.size}"
             )
         places[key] = (start, nbytes)
@@ -113,5 +113,5 @@ def _places(
 
 def _locate(name: str, tensor: Tensor, places: dict[str, tuple[int, int]]) -> TensorInfo:
     if tensor.storage.key not in places:
-        raise RecordError(f"its storage {tensor.storage.key!r} is not in the file")
+        raise RecordError(f"its storage {shown(tensor.storage.key)} is not in the file")
     return locate(name, tensor, *places[tensor.storage.key])

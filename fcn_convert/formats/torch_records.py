@@ -6,13 +6,27 @@ torch/serialization.py. They are recognised by name and become records; nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fcn_convert.formats.pickles import Call, Global, Node, Persistent
-from fcn_convert.tensors import DTYPES, Dtype, TensorInfo, element_span, is_row_major
+from fcn_convert.errors import printable
+from fcn_convert.formats.pickle_machine import Call, Global, Node, Opaque, Persistent
+from fcn_convert.tensors import (
+    DTYPES,
+    MAX_AXES,
+    Dtype,
+    TensorInfo,
+    element_span,
+    is_row_major,
+    shown,
+    size_in_bits,
+)
 
-_MAX_AXES = 64
+_MAX_KEY = 256
+"""Characters of a storage's key; torch counts them."""
+_MAX_WRAPPED = 16
+"""Calls around a rebuilder; torch nests two or three."""
+_MAX_BITS = 8
 _MAX_SIZE = 1 << 63
 
 
@@ -25,7 +39,7 @@ class Storage:
     """A run of elements that tensors are views of.
 
     numel: elements that the pickle says it has; itemsize: bytes of one.
-    first: elements to pass over at the start (old files pickle views of storages).
+    first, last: the elements a tensor may view (old files pickle views of storages).
     dtype: None for a storage type that safetensors has no dtype for.
     """
 
@@ -34,7 +48,8 @@ class Storage:
     dtype: Dtype | None
     itemsize: int
     numel: int
-    first: int = 0
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +99,9 @@ _FOREIGN_STORAGES: Mapping[str, int] = {
 """Storage types without a safetensors dtype, with the bytes of an element."""
 _TORCH_DTYPES: Mapping[str, Dtype] = {d.torch: d for d in DTYPES.values() if d.torch}
 
+_NEGATABLE = {"F64", "F32", "F16", "BF16"}
+"""What the real and imaginary part of a conjugated view can be."""
+
 _DICTIONARIES = {
     "collections.OrderedDict",
     "collections.defaultdict",
@@ -98,6 +116,11 @@ def storage_of(node: Node) -> Storage | None:
 
     Raises RecordError where it has the form of a storage's id but wrong contents.
     """
+    if isinstance(node, Persistent) and isinstance(node.value, str):
+        raise RecordError(
+            "its storage is named in pickle protocol 0, which cannot hold tensors; "
+            "save it with torch's default protocol"
+        )
     if not isinstance(node, Persistent) or not isinstance(node.value, tuple):
         return None
     if not node.value or _text(node.value[0]) != "storage":
@@ -112,16 +135,17 @@ def storage_of(node: Node) -> Storage | None:
     dtype = DTYPES.get(_STORAGE_DTYPES.get(kind.name, ""))
     itemsize = dtype.itemsize if dtype else _FOREIGN_STORAGES.get(kind.name, 0)
     if not itemsize:
-        raise RecordError(f"storage {key!r} has the unknown type {kind.path}")
-    first = 0
+        raise RecordError(f"storage {shown(key)} has the unknown type {shown(kind.path)}")
+    first, last = 0, numel
     if view and view[0] is not None:
         if not isinstance(view[0], tuple) or len(view[0]) != 3:
-            raise RecordError(f"the view of storage {key!r} is malformed")
+            raise RecordError(f"the view of storage {shown(key)} is malformed")
         _, first, length = view[0]
-        _check_naturals(f"the view of storage {key!r}", first, length)
-        if first + length > numel:
-            raise RecordError(f"a view of storage {key!r} reaches beyond its {numel} elements")
-    return Storage(key, kind.name, dtype, itemsize, numel, first)
+        _check_naturals(f"the view of storage {shown(key)}", first, length)
+        last = first + length
+        if last > numel:
+            raise RecordError(f"a view of storage {shown(key)} reaches beyond its {numel} elements")
+    return Storage(key, kind.name, dtype, itemsize, numel, first, last)
 
 
 def tensor_of(node: Node) -> Record | None:
@@ -129,7 +153,9 @@ def tensor_of(node: Node) -> Record | None:
 
     Raises RecordError where it names a rebuilder but with wrong arguments.
     """
-    while isinstance(node, Call) and isinstance(node.function, Global):
+    for _ in range(_MAX_WRAPPED):
+        if not isinstance(node, Call) or not isinstance(node.function, Global):
+            return None
         path, arguments = node.function.path, node.arguments
         if not isinstance(arguments, tuple):
             return None
@@ -141,7 +167,7 @@ def tensor_of(node: Node) -> Record | None:
             return Unreadable(_UNREADABLE[path])
         else:
             return None
-    return None
+    raise RecordError(f"it is wrapped in more than {_MAX_WRAPPED} calls")
 
 
 def locate(name: str, tensor: Tensor, start: int, nbytes: int) -> TensorInfo:
@@ -152,10 +178,13 @@ def locate(name: str, tensor: Tensor, start: int, nbytes: int) -> TensorInfo:
     itemsize = tensor.dtype.itemsize
     first = tensor.storage.first * tensor.storage.itemsize + tensor.offset * itemsize
     end = first + element_span(tensor.shape, tensor.strides) * itemsize
-    if end > nbytes or first > nbytes:
+    limit = min(nbytes, tensor.storage.last * tensor.storage.itemsize)
+    if end > limit:
         raise RecordError(
-            f"reaches byte {end} of storage {tensor.storage.key!r}, which has {nbytes}"
+            f"it reaches byte {end} of storage {shown(tensor.storage.key)}, which has {limit}"
         )
+    if size_in_bits(tensor.shape, tensor.dtype.bits) is None:
+        raise RecordError(f"its size, {list(tensor.shape)}, overflows")
     strides = None if is_row_major(tensor.shape, tensor.strides) else tensor.strides
     return TensorInfo(
         name,
@@ -174,26 +203,14 @@ def mapping_of(node: Node) -> dict[Node, Node] | None:
         return node
     if not isinstance(node, Call) or not isinstance(node.function, Global):
         return None
-    if node.function.path not in _DICTIONARIES:
-        return None
-    items = dict(_pairs(node.arguments))
-    items.update(node.items or {})
-    return items
+    return (node.items or {}) if node.function.path in _DICTIONARIES else None
 
 
-def members_of(node: Node) -> tuple[Node, ...]:
+def members_of(node: Node) -> Sequence[Node]:
     """Return the members of a list, tuple or set; empty for anything else."""
-    if isinstance(node, list | tuple):
-        return tuple(node)
-    if (
-        isinstance(node, Call)
-        and isinstance(node.function, Global)
-        and node.function.path in _SETS
-        and isinstance(node.arguments, tuple)
-        and node.arguments
-    ):
-        return members_of(node.arguments[0])
-    return ()
+    if isinstance(node, Call) and isinstance(node.function, Global) and node.function.path in _SETS:
+        node = node.arguments[0] if isinstance(node.arguments, tuple) and node.arguments else ()
+    return node if isinstance(node, list | tuple) else ()
 
 
 def attributes_of(node: Node) -> dict[Node, Node]:
@@ -211,21 +228,18 @@ def class_name(node: Node) -> str:
         if isinstance(function, Global) and function.name == "_reconstructor":
             function = arguments[0] if isinstance(arguments, tuple) and arguments else function
         return function.path if isinstance(function, Global) else "object"
-    return type(node).__name__
-
-
-def _pairs(arguments: Node) -> list[tuple[Node, Node]]:
-    """Python 2 pickles an OrderedDict as a call with a list of [key, value] lists."""
-    if not isinstance(arguments, tuple) or len(arguments) != 1:
-        return []
-    pairs = [members_of(pair) for pair in members_of(arguments[0])]
-    return [(p[0], p[1]) for p in pairs if len(p) == 2 and isinstance(p[0], str | bytes | int)]
+    if isinstance(node, Global):
+        return f"the name {node.path}"
+    if isinstance(node, Persistent):
+        return "a storage"
+    return f"a long {node.kind}" if isinstance(node, Opaque) else type(node).__name__
 
 
 def _text(node: Node) -> str | None:
-    if isinstance(node, bytes):
-        return node.decode("ascii", "replace")
-    return node if isinstance(node, str) else None
+    """Return a short text, as which Python 2's bytes count."""
+    if not isinstance(node, str | bytes) or len(node) > _MAX_KEY:
+        return None
+    return node.decode("ascii", "replace") if isinstance(node, bytes) else node
 
 
 def _check_naturals(what: str, *values: Node) -> None:
@@ -235,9 +249,9 @@ def _check_naturals(what: str, *values: Node) -> None:
 
 def _sizes(node: Node, what: str) -> tuple[int, ...]:
     if isinstance(node, Call) and class_name(node) == "torch.Size":
-        node = node.arguments[0] if node.arguments else ()
-    if not isinstance(node, tuple | list) or len(node) > _MAX_AXES:
-        raise RecordError(f"its {what} are not a tuple of at most {_MAX_AXES} numbers")
+        node = _first(node.arguments) if isinstance(node.arguments, tuple) else None
+    if not isinstance(node, tuple | list) or len(node) > MAX_AXES:
+        raise RecordError(f"its {what} are not a tuple of at most {MAX_AXES} numbers")
     _check_naturals(f"one of its {what}", *node)
     return tuple(node)
 
@@ -257,7 +271,7 @@ def _rebuilt(path: str, arguments: tuple[Node, ...]) -> Record:
             raise RecordError("its dtype is not named")
         dtype = _TORCH_DTYPES.get(named.name)
         if dtype is None:
-            return Unreadable(f"of dtype {named.path}")
+            return Unreadable(f"of dtype {printable(named.path[:60])}")
     if dtype is None:
         return Unreadable(f"of {storage.type_name.removesuffix('Storage')} values")
     _check_naturals("its offset", arguments[1])
@@ -265,10 +279,22 @@ def _rebuilt(path: str, arguments: tuple[Node, ...]) -> Record:
     if len(shape) != len(strides):
         raise RecordError(f"it has {len(shape)} sizes, but {len(strides)} strides")
     metadata = arguments[metadata_at] if metadata_at and metadata_at < len(arguments) else None
-    bits = {bit for bit, is_set in (mapping_of(metadata) or {}).items() if is_set}
-    if bits - {"conj", "neg"}:
-        return Unreadable("marked with bits that are not known here")
-    return Tensor(storage, dtype, arguments[1], shape, strides, "conj" in bits, "neg" in bits)
+    conjugated, negated = _bits(metadata, dtype)
+    return Tensor(storage, dtype, arguments[1], shape, strides, conjugated, negated)
+
+
+def _bits(metadata: Node, dtype: Dtype) -> tuple[bool, bool]:
+    """Return torch's conj and neg bits, which only some dtypes can have."""
+    marks = mapping_of(metadata) or {}
+    if len(marks) > _MAX_BITS:
+        raise RecordError(f"it is marked with {len(marks)} bits")
+    bits = {bit for bit, is_set in marks.items() if is_set}
+    allowed = {"neg"} if dtype.name in _NEGATABLE else set()
+    if dtype.name == "C64":
+        allowed = {"conj", "neg"}
+    if not bits <= allowed:
+        raise RecordError(f"it is marked with a bit that {dtype.name} cannot have")
+    return "conj" in bits, "neg" in bits
 
 
 _REBUILDERS: Mapping[str, tuple[int | None, int | None]] = {

@@ -12,7 +12,7 @@ from fcn_convert.formats.source import SourceFile
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
 from fcn_convert.formats.torch_records import RecordError, Tensor, locate
 from fcn_convert.formats.zip_directory import LOCAL_SIGNATURE, Member, read_directory
-from fcn_convert.tensors import Index, TensorInfo
+from fcn_convert.tensors import Index, TensorInfo, shown
 
 PICKLE = "data.pkl"
 
@@ -64,10 +64,10 @@ def _locate(name: str, tensor: Tensor, folder: str, members: dict[str, Member]) 
     storage = tensor.storage
     member = members.get(f"{folder}data/{storage.key}")
     if member is None:
-        raise RecordError(f"its storage {storage.key!r} is not in the file")
+        raise RecordError(f"its storage {shown(storage.key)} is not in the file")
     if member.nbytes < storage.numel * storage.itemsize:
         raise RecordError(
-            f"storage {storage.key!r} has {member.nbytes} bytes, "
+            f"storage {shown(storage.key)} has {member.nbytes} bytes, "
             f"but is declared with {storage.numel * storage.itemsize}"
         )
     return locate(name, tensor, member.offset, member.nbytes)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.source import SourceFile
-from fcn_convert.tensors import MAX_TENSORS
+from fcn_convert.tensors import MAX_TENSORS, shown
 
 LOCAL_SIGNATURE = b"PK\x03\x04"
 
@@ -25,7 +25,8 @@ _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 
 _MAX_COMMENT = 0xFFFF
-_MAX_DIRECTORY = MAX_TENSORS * 128
+_MAX_MEMBERS = MAX_TENSORS + 64
+_MAX_DIRECTORY = MAX_TENSORS * 256
 _IN_ZIP64 = 0xFFFFFFFF
 _IN_ZIP64_SHORT = 0xFFFF
 _ENCRYPTED = 0x2041
@@ -68,12 +69,12 @@ def read_directory(file: SourceFile) -> dict[str, Member]:
         for entry in sorted(entries, key=lambda e: e.header):
             member = _locate(file, entry, start)
             if entry.header < end:
-                raise _ZipError(f"member {member.name!r} overlaps the one before")
+                raise _ZipError(f"member {shown(member.name)} overlaps the one before")
             end = member.offset + member.nbytes
             if member.name in members:
-                raise _ZipError(f"member {member.name!r} is there twice")
+                raise _ZipError(f"member {shown(member.name)} is there twice")
             members[member.name] = member
-    except (_ZipError, struct.error) as error:
+    except _ZipError as error:
         raise CheckpointError(f"{file.path}: malformed zip file: {error}") from error
     return members
 
@@ -105,8 +106,8 @@ def _find_directory(file: SourceFile) -> tuple[int, int, int]:
         raise _ZipError("its zip64 locator is missing")
     if start + size != end:
         raise _ZipError("its directory does not end where the end record begins")
-    if size > _MAX_DIRECTORY:
-        raise _ZipError(f"its directory has {size} bytes, more than any checkpoint's")
+    if size > _MAX_DIRECTORY or count > _MAX_MEMBERS:
+        raise _ZipError(f"it has more than {_MAX_MEMBERS} members, or very long names")
     return start, size, count
 
 
@@ -128,11 +129,13 @@ def _find_zip64(file: SourceFile, end: int) -> tuple[int, int, int, int] | None:
 def _entries(directory: bytes, count: int) -> Iterator[_Entry]:
     at = 0
     for _ in range(count):
+        if at + _ENTRY.size > len(directory):
+            raise _ZipError(f"its directory has fewer entries than the {count} of its end record")
         (signature, _, _, flags, method, _, _, crc, compressed, nbytes, *lengths, header) = (
             _ENTRY.unpack_from(directory, at)
         )
         if signature != b"PK\x01\x02":
-            raise _ZipError(f"its directory has {count} entries by its end record, but fewer")
+            raise _ZipError("its directory is malformed")
         name_length, extra_length, comment_length = lengths[:3]
         at += _ENTRY.size
         name = directory[at : at + name_length]
@@ -141,7 +144,7 @@ def _entries(directory: bytes, count: int) -> Iterator[_Entry]:
         nbytes, compressed, header = _widened(extra, nbytes, compressed, header)
         yield _Entry(name, flags, method, crc, compressed, nbytes, header)
     if at != len(directory):
-        raise _ZipError(f"its directory has {count} entries by its end record, but more bytes")
+        raise _ZipError(f"its directory has other bytes than the {count} entries of its end record")
 
 
 def _widened(extra: bytes, *values: int) -> Iterator[int]:
@@ -170,26 +173,29 @@ def _locate(file: SourceFile, entry: _Entry, limit: int) -> Member:
     """Check a member's local header against its entry; all of it lies before `limit`."""
     name = entry.name.decode("utf-8", "surrogateescape")
     if entry.flags & _ENCRYPTED:
-        raise _ZipError(f"member {name!r} is encrypted")
+        raise _ZipError(f"member {shown(name)} is encrypted")
     if entry.method or entry.compressed != entry.nbytes:
         raise _ZipError(
-            f"member {name!r} is compressed, which torch.save never does; "
+            f"member {shown(name)} is compressed, which torch.save never does; "
             "unpack it and zip it without compression (zip -0), or save it with torch again"
         )
     if entry.header + _LOCAL.size > limit:
-        raise _ZipError(f"member {name!r} lies outside of the file")
-    signature, _, flags, method, _, _, crc, _, nbytes, name_length, extra_length = _LOCAL.unpack(
-        file.pread(entry.header, _LOCAL.size)
+        raise _ZipError(f"member {shown(name)} lies outside of the file")
+    signature, _, flags, method, _, _, crc, compressed, nbytes, name_length, extra_length = (
+        _LOCAL.unpack(file.pread(entry.header, _LOCAL.size))
     )
     offset = entry.header + _LOCAL.size + name_length + extra_length
     if signature != LOCAL_SIGNATURE or offset + entry.nbytes > limit:
-        raise _ZipError(f"member {name!r} lies outside of the file")
+        raise _ZipError(f"member {shown(name)} lies outside of the file")
     local_name = file.pread(entry.header + _LOCAL.size, name_length)
+    extra = file.pread(offset - extra_length, extra_length)
+    sizes = set(_widened(extra, nbytes, compressed))
     # With flag bit 3 the sizes and the CRC follow the data, and the header may hold zeros.
-    said = {0, nbytes} if flags & 8 else {nbytes}
-    agrees = nbytes == _IN_ZIP64 or entry.nbytes in said or (flags & 8 and nbytes == 0)
+    agrees = sizes == {entry.nbytes} or (flags & 8 and sizes == {0})
     if local_name != entry.name or method != entry.method or flags & _ENCRYPTED or not agrees:
-        raise _ZipError(f"the local header of member {name!r} disagrees with the directory")
+        raise _ZipError(f"the local header of member {shown(name)} disagrees with the directory")
     if crc and entry.crc and crc != entry.crc:
-        raise _ZipError(f"the local header of member {name!r} has another CRC than the directory")
+        raise _ZipError(
+            f"the local header of member {shown(name)} has another CRC than the directory"
+        )
     return Member(name, offset, entry.nbytes, entry.crc)

@@ -1,0 +1,260 @@
+"""Which Dense layer reads what: a spec against the names and shapes of a checkpoint.
+
+Every disagreement between the two is found here and reported at once. Nothing is guessed: where
+shapes leave several readings, the error shows the numbers and asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from fcn_convert.errors import SpecError, quoted
+from fcn_convert.spec import Dense, Head, Reads, Spec
+from fcn_convert.tensors import StateDict, TensorInfo, natural_key
+
+WEIGHT, BIAS = ".weight", ".bias"
+
+
+@dataclass(frozen=True)
+class DenseLayer:
+    """A Dense layer that becomes a convolution.
+
+    weight: of shape (features_out, features_in). bias: of shape (features_out,), if any.
+    reads: `map` where it reads the flattened feature map, `dense` where it reads another layer.
+    """
+
+    name: str
+    weight: TensorInfo
+    bias: TensorInfo | None
+    head: Head
+    reads: Reads
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """The convolution's kernel: the map's spatial sizes, or 1 along each."""
+        spatial = self.head.feature_map.kernel
+        return spatial if self.reads == "map" else (1,) * len(spatial)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A spec applied to a checkpoint: its layers in forward order, and the output's names.
+
+    names: the new name of every tensor by its old one.
+    """
+
+    layers: tuple[DenseLayer, ...]
+    names: Mapping[str, str]
+    warnings: tuple[str, ...]
+
+
+def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
+    """Find the layers a spec means; raises SpecError with everything that does not fit."""
+    problems: list[str] = []
+    heads = [_named_layers(spec, head, state_dict, problems) for head in spec.heads]
+    named = [layer.name for head in heads for layer in head or ()]
+    problems += [
+        f"{name} is named twice; a layer belongs to one head once"
+        for name in sorted({name for name in named if named.count(name) > 1})
+    ]
+    layers: list[DenseLayer] = []
+    for head, entries in zip(spec.heads, heads, strict=True):
+        found = (
+            _only_reading(spec, head, state_dict, named, problems) if entries is None else entries
+        )
+        layers += _what_they_read(spec, head, state_dict, found, problems)
+    names = _renamed(spec, state_dict, problems)
+    for head in spec.heads:
+        problems += _inapplicable(spec, head, state_dict)
+    if problems:
+        raise SpecError(problems)
+    warnings = [w for head in spec.heads for w in _unlikely_channels(spec, head, state_dict)]
+    return Resolved(tuple(layers), names, tuple(warnings))
+
+
+def dense_weights(state_dict: StateDict) -> dict[str, TensorInfo]:
+    """Return the 2-D weights of modules by module name, in natural order."""
+    return {
+        name.removesuffix(WEIGHT): state_dict.tensors[name]
+        for name in sorted(state_dict.tensors, key=natural_key)
+        if name.endswith(WEIGHT) and len(state_dict.tensors[name].shape) == 2
+    }
+
+
+def _named_layers(
+    spec: Spec, head: Head, state_dict: StateDict, problems: list[str]
+) -> list[Dense] | None:
+    """Expand the globs of a head; None where it names no layers."""
+    if head.dense is None:
+        return None
+    weights = dense_weights(state_dict)
+    expanded: list[Dense] = []
+    for entry in head.dense:
+        if entry.name in weights:
+            expanded.append(entry)
+            continue
+        matches = [name for name in weights if fnmatchcase(name, entry.name)]
+        expanded += [Dense(name, entry.reads, entry.line) for name in matches]
+        if not matches:
+            reason = _why_not_dense(entry.name, state_dict, weights)
+            problems.append(f"{entry.name} {reason}{spec.at(entry.line)}")
+    return expanded
+
+
+def _why_not_dense(name: str, state_dict: StateDict, weights: Iterable[str]) -> str:
+    weight = state_dict.tensors.get(name + WEIGHT)
+    if weight is not None:
+        return f"is no Dense layer: its weight has the shape {list(weight.shape)}, expected 2 axes"
+    if name in state_dict.tensors:
+        return f"is a tensor; name its module, {name.rpartition('.')[0] or 'without its last part'}"
+    inside = [tensor for tensor in state_dict.tensors if tensor.startswith(f"{name}.")]
+    if any(tensor.endswith(("weight_g", "original0", "weight_orig")) for tensor in inside):
+        return (
+            f"has no plain weight but {quoted(inside)}: "
+            "remove its weight or spectral norm before saving"
+        )
+    listed = quoted(weights) or "none"
+    return f"is not a Dense layer of the checkpoint; its Dense layers are {listed}"
+
+
+def _what_they_read(
+    spec: Spec, head: Head, state_dict: StateDict, entries: list[Dense], problems: list[str]
+) -> Iterator[DenseLayer]:
+    """Decide for each layer, in forward order, whether it reads the map or another layer."""
+    weights = dense_weights(state_dict)
+    earlier: list[int] = []
+    for entry in entries:
+        weight, bias = weights[entry.name], state_dict.tensors.get(entry.name + BIAS)
+        features_out, features_in = weight.shape
+        at = spec.at(entry.line or head.line)
+        reads, doubt = _reads(head, entry, features_in, earlier)
+        if reads is None:
+            problems.append(f"{entry.name}{WEIGHT} has {features_in} input features, {doubt}{at}")
+        elif bias is not None and bias.shape != (features_out,):
+            problems.append(f"{bias.name} has {list(bias.shape)}, expected [{features_out}]{at}")
+        else:
+            yield DenseLayer(entry.name, weight, bias, head, reads)
+        earlier.append(features_out)
+
+
+def _reads(
+    head: Head, entry: Dense, features_in: int, earlier: list[int]
+) -> tuple[Reads | None, str]:
+    """Return what a layer reads, or None and why that cannot be told."""
+    fmap = head.feature_map
+    fits_map, fits_dense = features_in == fmap.features, features_in in earlier
+    shown = f"feature_map {fmap} has {fmap.features}"
+    if entry.reads == "dense":
+        return "dense", ""
+    if fits_map and (entry.reads == "map" or not fits_dense):
+        return "map", ""
+    if fits_map:
+        if fmap.features == fmap.channels:  # both readings are the same kernel
+            return "map", ""
+        return None, f"as {shown} and as an earlier layer gives: say `reads: map` or `reads: dense`"
+    if entry.reads == "map" or not earlier:
+        pooled = f"; it reads a pooled map: write {[fmap.channels] + [1] * len(fmap.kernel)}"
+        return None, f"but {shown}{pooled if features_in == fmap.channels else ''}"
+    if fits_dense:
+        return "dense", ""
+    return None, (
+        f"but {shown} and earlier layers give {quoted(map(str, earlier))}: "
+        "say `reads: dense` if something is concatenated or gated before it"
+    )
+
+
+def _only_reading(
+    spec: Spec, head: Head, state_dict: StateDict, named: list[str], problems: list[str]
+) -> list[Dense]:
+    """Return the layers of a head that names none, if shapes leave one reading."""
+    weights = {n: w for n, w in dense_weights(state_dict).items() if n not in named}
+    first = [n for n, w in weights.items() if w.shape[1] == head.feature_map.features]
+    chain = list(first)
+    for name in chain:  # grows while it is walked: each layer brings those that can read it
+        chain += [
+            other
+            for other, weight in weights.items()
+            if other not in chain and weight.shape[1] == weights[name].shape[0]
+        ]
+    if len(first) == 1 and len(chain) == len(weights):
+        return [Dense(name) for name in chain]
+    listed = quoted(f"{n} {list(w.shape)}" for n, w in weights.items()) or "none"
+    reason = (
+        f"{len(first) or 'no'} Dense layer{'' if len(first) == 1 else 's'} of the checkpoint "
+        f"read{'s' if len(first) == 1 else ''} feature_map {head.feature_map} "
+        f"({head.feature_map.features} features)"
+    )
+    if len(first) == 1:
+        reason += ", but not every other one follows from it"
+    problems.append(
+        f"the Dense layers cannot be told from their shapes: {reason}; list them in forward order "
+        f"as `dense: [...]`, out of: {listed}{spec.at(head.line)}"
+    )
+    return []
+
+
+def _renamed(spec: Spec, state_dict: StateDict, problems: list[str]) -> dict[str, str]:
+    """Apply the renames to every tensor's name; the longest matching prefix wins."""
+    prefixes = sorted(spec.rename, key=len, reverse=True)
+    used: set[str] = set()
+    names: dict[str, str] = {}
+    for name in state_dict.tensors:
+        prefix = next((p for p in prefixes if name == p or name.startswith(f"{p}.")), None)
+        if prefix is None:
+            names[name] = name
+        else:
+            used.add(prefix)
+            rest = name[len(prefix) :]
+            names[name] = spec.rename[prefix] + rest if spec.rename[prefix] else rest[1:]
+    for prefix in prefixes:
+        if prefix not in used:
+            at = spec.at(spec.rename_lines.get(prefix))
+            problems.append(f"rename: no tensor's name starts with {prefix}{at}")
+    problems += _clashes(names)
+    return names
+
+
+def _clashes(names: Mapping[str, str]) -> Iterator[str]:
+    old_names: dict[str, str] = {}
+    for old, new in names.items():
+        if not new:
+            yield f"rename: {old} would have no name left"
+        elif new in old_names:
+            yield f"rename: {old_names[new]} and {old} would both be called {new}"
+        old_names[new] = old
+
+
+def _inapplicable(spec: Spec, head: Head, state_dict: StateDict) -> Iterator[str]:
+    """Find per-element tensors on the flattened map, which a convolution cannot apply."""
+    features = head.feature_map.features
+    if features == head.feature_map.channels:
+        return
+    # Something that gives that many channels explains such a tensor: its bias, or a norm after it.
+    if any(len(t.shape) > 1 and t.shape[0] == features for t in state_dict.tensors.values()):
+        return
+    flat = [name for name, tensor in state_dict.tensors.items() if tensor.shape == (features,)]
+    if flat:
+        yield (
+            f"{quoted(flat)}: one value for each of the {features} elements of feature_map "
+            f"{head.feature_map}, as of a BatchNorm1d on the flattened map, which a fully "
+            f"convolutional network cannot apply; fold it into the Dense layer first"
+            f"{spec.at(head.line)}"
+        )
+
+
+def _unlikely_channels(spec: Spec, head: Head, state_dict: StateDict) -> Iterator[str]:
+    """Warn of a C that nothing before the head can have."""
+    channels: set[int] = set()
+    for name, tensor in state_dict.tensors.items():
+        if len(tensor.shape) > 2:
+            channels.update(tensor.shape[:2])
+        elif len(tensor.shape) == 1 and name.endswith((WEIGHT, ".running_mean")):
+            channels.update(tensor.shape)
+    if channels and head.feature_map.channels not in channels:
+        yield (
+            f"no convolution or norm of the checkpoint has {head.feature_map.channels} channels, "
+            f"the C of feature_map {head.feature_map}: sizes are given as C, "
+            f"{', '.join(head.feature_map.axes[1:])}{spec.at(head.line)}"
+        )

@@ -1,0 +1,192 @@
+"""The spec: the feature map's shape, the flatten order and the Dense layers, as written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+from fcn_convert.errors import SpecError, printable
+
+MAX_SPEC_BYTES = 1 << 18
+AXES: Mapping[int, str] = {2: "CL", 3: "CHW", 4: "CDHW"}
+"""Axis names of a feature map, channels first, by their number."""
+
+Reads = Literal["map", "dense"]
+Layout = Literal["torch"]
+
+
+@dataclass(frozen=True)
+class FeatureMap:
+    """The shape of the map that a head reads: sizes by axis name, channels first."""
+
+    axes: str
+    sizes: tuple[int, ...]
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return self.sizes[0]
+
+    @property
+    def kernel(self) -> tuple[int, ...]:
+        """The spatial sizes, which become the kernel's."""
+        return self.sizes[1:]
+
+    @property
+    def features(self) -> int:
+        """Elements of the map, the inputs of a Dense layer that reads it."""
+        return prod(self.sizes)
+
+    def __str__(self) -> str:
+        return "×".join(map(str, self.sizes))
+
+
+@dataclass(frozen=True)
+class Dense:
+    """An entry of `dense`: a module name or a glob, and what it reads where that is said."""
+
+    name: str
+    reads: Reads | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Head:
+    """Dense layers that read one feature map.
+
+    flatten: the map's axes in the order of the flattened vector, slowest first.
+    dense: None where the checkpoint's shapes are to tell.
+    """
+
+    feature_map: FeatureMap
+    flatten: str
+    dense: tuple[Dense, ...] | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A whole spec, checked for itself but not yet against a checkpoint.
+
+    source: the file's name for messages. rename_lines: where each rename stands in it.
+    """
+
+    heads: tuple[Head, ...]
+    state_dict: str | None = None
+    layout: Layout = "torch"
+    rename: Mapping[str, str] = field(default_factory=dict)
+    source: str = "spec"
+    rename_lines: Mapping[str, int] = field(default_factory=dict)
+
+    def at(self, line: int | None) -> str:
+        """Return ` (spec.yaml:3)` for a message, or nothing where the line is not known."""
+        return f" ({self.source}:{line})" if line else ""
+
+
+def load_spec(path: Path) -> Spec:
+    """Read a spec file; raises SpecError with every problem and its line."""
+    from fcn_convert.formats.source import SourceFile  # noqa: PLC0415 - only to read a file
+
+    with SourceFile(path) as file:
+        if file.size > MAX_SPEC_BYTES:
+            raise SpecError([f"{path}: has {file.size} bytes, more than any spec"])
+        raw = file.pread(0, file.size)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SpecError([f"the spec is not UTF-8 ({path.name}:{line})"]) from error
+    return parse_spec(text, path.name)
+
+
+def parse_spec(text: str, source: str = "spec") -> Spec:
+    """Read a spec from YAML 1.2; raises SpecError with every problem and its line."""
+    from fcn_convert.spec_yaml import read_yaml  # noqa: PLC0415 - the YAML parser is slow to import
+
+    document = read_yaml(text, source)
+    return _checked(document.data, source, document.lines, document.problems)
+
+
+def make_spec(data: Mapping[str, Any]) -> Spec:
+    """Make a spec from a mapping with the same keys; raises SpecError with every problem."""
+    return _checked(data, "spec", {}, ())
+
+
+KeyPath = tuple[str | int, ...]
+
+
+def _checked(
+    data: object, source: str, lines: Mapping[KeyPath, int], known: tuple[str, ...]
+) -> Spec:
+    from fcn_convert.spec_schema import SpecModel, model_problems  # noqa: PLC0415 - pydantic
+
+    def located(path: KeyPath, message: str) -> str:
+        while path and path not in lines:
+            path = path[:-1]
+        return f"{message} ({source}:{lines[path]})" if path in lines else message
+
+    if not isinstance(data, Mapping):
+        raise SpecError([*known, located((), "the spec is not a mapping of keys to values")])
+    found = [*model_problems(data), *_head_problems(data)]
+    problems = [*known, *(located(path, printable(message)) for path, message in found)]
+    if problems:
+        raise SpecError(problems)
+    model = SpecModel.model_validate(data)
+    return Spec(
+        heads=tuple(_heads(data, lines)),
+        state_dict=model.state_dict,
+        layout=model.layout,
+        rename=dict(model.rename),
+        source=source,
+        rename_lines={old: line for old in model.rename if (line := lines.get(("rename", old)))},
+    )
+
+
+def _head_problems(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
+    """Yield what is wrong between keys, where pydantic sees each for itself."""
+    beside = [key for key in ("feature_map", "flatten", "dense") if key in data]
+    if "heads" in data and beside:
+        yield (beside[0],), f"{', '.join(beside)}: belongs into `heads` when the spec has heads"
+    elif "heads" not in data and "feature_map" not in data:
+        yield (), "the spec has neither `feature_map: [C, H, W]` nor `heads`"
+
+
+def _heads(data: Mapping[str, Any], lines: Mapping[KeyPath, int]) -> Iterator[Head]:
+    """Make the heads of data that was found valid."""
+    listed: list[tuple[KeyPath, Mapping[str, Any]]] = (
+        [(("heads", at), head) for at, head in enumerate(data["heads"])]
+        if "heads" in data
+        else [((), data)]
+    )
+    for path, head in listed:
+        feature_map = make_feature_map(head["feature_map"])
+        dense = head.get("dense")
+        items = [item if isinstance(item, Mapping) else {"name": item} for item in dense or ()]
+        yield Head(
+            feature_map,
+            head.get("flatten") or feature_map.axes,
+            None
+            if dense is None
+            else tuple(
+                Dense(item["name"], item.get("reads"), lines.get((*path, "dense", at)))
+                for at, item in enumerate(items)
+            ),
+            lines.get((*path, "feature_map")),
+        )
+
+
+def make_feature_map(value: Any) -> FeatureMap:
+    """Make a feature map of `[C, H, W]` or `{C: …, H: …, W: …}`; raises ValueError for others."""
+    if isinstance(value, Mapping):
+        for axes in AXES.values():
+            if set(value) == set(axes):
+                return FeatureMap(axes, tuple(value[axis] for axis in axes))
+        raise ValueError("the axes of a feature map are C, L, or C, H, W, or C, D, H, W")
+    if len(value) not in AXES:
+        raise ValueError(
+            "a feature map has two, three or four sizes: [C, L], [C, H, W] or [C, D, H, W]"
+        )
+    return FeatureMap(AXES[len(value)], tuple(value))

@@ -1,0 +1,168 @@
+"""The spec's keys and types, as pydantic models: one source for checking and for JSON Schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+
+from fcn_convert.spec import Layout, Reads, make_feature_map
+
+Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Name = Annotated[str, Field(min_length=1)]
+
+
+_UNSAID: Any = None
+"""A default is not validated: leaving a key out is fine, `key: null` is a mistake."""
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class SizesByAxis(_Model):
+    """Sizes of a feature map by axis: C with L, with H and W, or with D, H and W."""
+
+    C: Size
+    L: Size = _UNSAID
+    D: Size = _UNSAID
+    H: Size = _UNSAID
+    W: Size = _UNSAID
+
+
+class DenseModel(_Model):
+    """A Dense layer, with what it reads."""
+
+    name: Name = Field(description="Module name as in the file, without `.weight`; globs allowed.")
+    reads: Reads = Field(
+        default=_UNSAID,
+        description="`map`: the flattened feature map, so its kernel is the map's; "
+        "`dense`: another Dense layer, so its kernel is 1×1. Default: arithmetic decides.",
+    )
+
+
+def _by_type(value: object) -> str:
+    return "mapping" if isinstance(value, Mapping | BaseModel) else "other"
+
+
+def _a_feature_map(value: Any) -> Any:
+    make_feature_map(_sizes(value))
+    return value
+
+
+def _sizes(value: Any) -> Any:
+    return value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
+
+
+# Unions are decided by the value's type first, so that a mistake is one error and not one each.
+SizesInOrder = Annotated[list[Size], Field(min_length=2, max_length=4)]
+FeatureMapField = Annotated[
+    Annotated[SizesInOrder, Tag("other")] | Annotated[SizesByAxis, Tag("mapping")],
+    Discriminator(_by_type),
+    AfterValidator(_a_feature_map),
+]
+DenseField = Annotated[
+    Annotated[Name, Tag("other")] | Annotated[DenseModel, Tag("mapping")],
+    Discriminator(_by_type),
+]
+
+
+class _HeadKeys(_Model):
+    feature_map: FeatureMapField = Field(
+        default=_UNSAID,
+        description="Shape of the map that the first Dense layer reads flattened: "
+        "[C, L], [C, H, W] or [C, D, H, W], or a mapping of these axes to sizes.",
+    )
+    flatten: str = Field(
+        default=_UNSAID,
+        description="The axes in the order of the flattened vector, slowest first, e.g. HWC. "
+        "Default: channels first (CL, CHW, CDHW).",
+    )
+    dense: list[DenseField] = Field(
+        default=_UNSAID,
+        min_length=1,
+        description="The Dense layers in forward order. Default: found, where the shapes leave "
+        "one reading.",
+    )
+
+    @field_validator("flatten", mode="after")
+    @classmethod
+    def _orders_the_axes(cls, value: str, info: ValidationInfo) -> str:
+        feature_map = info.data.get("feature_map")
+        axes = make_feature_map(_sizes(feature_map)).axes if feature_map else value
+        if sorted(value) != sorted(axes):
+            raise ValueError(f"not an order of the axes {', '.join(axes)}")
+        return value
+
+
+class HeadModel(_HeadKeys):
+    """Dense layers that read one feature map."""
+
+    feature_map: FeatureMapField = Field(
+        description=_HeadKeys.model_fields["feature_map"].description
+    )
+
+
+class SpecModel(_HeadKeys):
+    """What is to be known of a checkpoint: its feature map's shape, and little else."""
+
+    version: Literal[1] = Field(default=1, description="Version of the spec's own format.")
+    state_dict: Name = Field(
+        default=_UNSAID,
+        description="Where the state dict lies in a wrapped checkpoint, e.g. model_ema. "
+        "Default: found, and an error if there are several.",
+    )
+    layout: Layout = Field(default="torch", description="How the file stores arrays.")
+    heads: list[HeadModel] = Field(
+        default=_UNSAID, min_length=1, description="Several heads, each with its own feature map."
+    )
+    rename: dict[Name, str] = Field(
+        default_factory=dict,
+        description="New module prefixes by old ones, in whole dotted components, longest first; "
+        "an empty new prefix removes the old one.",
+    )
+
+
+def model_problems(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield each violation of the schema: the path of the value, and a sentence."""
+    try:
+        SpecModel.model_validate(data)
+    except ValidationError as error:
+        for detail in error.errors():
+            path = tuple(part for part in detail["loc"] if part not in {"other", "mapping"})
+            yield path, _sentence(path, detail["type"], detail["msg"], detail["input"])
+
+
+def _sentence(path: tuple[str | int, ...], kind: str, message: str, value: object) -> str:
+    where = ".".join(map(str, path))
+    if kind == "extra_forbidden":
+        return f"unknown key {where!r}"
+    if kind == "missing":
+        return f"{where} is missing"
+    if kind == "too_short":
+        return f"{where}: has too few entries, found {value!r}"
+    reason = message.removeprefix("Value error, ").removeprefix("Input ")
+    found = repr(value)
+    return f"{where}: {reason}, found {found if len(found) < 60 else found[:56] + '…'}"
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a spec, for editors."""
+    schema = SpecModel.model_json_schema()
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **schema,
+        "title": "fcn-convert spec",
+        "oneOf": [{"required": ["feature_map"]}, {"required": ["heads"]}],
+    }

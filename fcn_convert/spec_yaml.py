@@ -1,0 +1,98 @@
+"""YAML 1.2 into plain data, with the line of every key, and without what a spec has no use for.
+
+Anchors, aliases and tags are refused (an alias can make ten lines stand for gigabytes), and a
+duplicate key is a problem instead of a silent choice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from ruamel.yaml import YAML
+from ruamel.yaml.constructor import SafeConstructor
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.events import AliasEvent, NodeEvent
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from fcn_convert.errors import SpecError, printable
+
+_PLAIN_TAGS = {
+    f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")
+}
+_MAX_DEPTH = 16
+
+
+@dataclass
+class Document:
+    """A YAML document: its data, the line of each path into it, and its problems."""
+
+    source: str
+    construct: Callable[[Node], object]
+    data: object = None
+    lines: dict[tuple[str | int, ...], int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+
+    def add(self, node: Node, problem: str) -> None:
+        """Note a problem with its line."""
+        self.problems += (f"{problem} ({self.source}:{_line(node)})",)
+
+
+def read_yaml(text: str, source: str) -> Document:
+    """Parse a document; raises SpecError where it is no YAML at all."""
+    yaml = YAML(typ="safe", pure=True)
+    try:
+        for event in yaml.parse(text):
+            if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
+                line = event.start_mark.line + 1
+                raise SpecError([f"anchors and aliases are not allowed here ({source}:{line})"])
+        root = yaml.compose(text)
+        document = Document(source, SafeConstructor(loader=yaml).construct_object)
+        if root is None:
+            raise SpecError([f"the spec is empty ({source}:1)"])
+        document.data = _plain(root, (), document)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f" ({source}:{mark.line + 1})" if mark else f" ({source})"
+        raise SpecError([f"not valid YAML: {printable(str(error.problem))}{at}"]) from error
+    except (YAMLError, RecursionError, ValueError) as error:
+        reason = printable(str(error).split("\n")[0])
+        raise SpecError([f"not valid YAML: {reason} ({source})"]) from error
+    return document
+
+
+def _line(node: Node) -> int:
+    line: int = node.start_mark.line + 1
+    return line
+
+
+def _plain(node: Node, path: tuple[str | int, ...], document: Document) -> object:
+    document.lines.setdefault(path, _line(node))
+    if len(path) > _MAX_DEPTH:
+        raise SpecError([f"the spec is nested too deeply ({document.source}:{_line(node)})"])
+    if str(node.tag) not in _PLAIN_TAGS:
+        document.add(node, f"tag {printable(str(node.tag))} is not allowed here")
+        return None
+    if isinstance(node, MappingNode):
+        return _mapping(node, path, document)
+    if isinstance(node, SequenceNode):
+        return [_plain(child, (*path, at), document) for at, child in enumerate(node.value)]
+    return document.construct(node)
+
+
+def _mapping(
+    node: MappingNode, path: tuple[str | int, ...], document: Document
+) -> Mapping[str, object]:
+    data: dict[str, object] = {}
+    for key_node, value_node in node.value:
+        # A key is text as written: `7:` and `no:` are names of modules here.
+        if not isinstance(key_node, ScalarNode):
+            document.add(key_node, "a key is not plain text")
+            continue
+        key = str(key_node.value)
+        if key in data:
+            document.add(key_node, f"duplicate key {printable(repr(key))}")
+            continue
+        document.lines[(*path, key)] = _line(key_node)
+        data[key] = _plain(value_node, (*path, key), document)
+    return data

@@ -1,0 +1,181 @@
+"""Streams a plan into a safetensors file: unchanged bytes inside the kernel, others in blocks."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import assert_never
+
+from fcn_convert.errors import CheckpointError, OutputError
+from fcn_convert.formats import Checkpoint
+from fcn_convert.formats.source import SourceFile
+from fcn_convert.formats.strided import blocks, read_block, runs, strides_of
+from fcn_convert.plan import Keep, Permute, Plan, Reshape, Step
+from fcn_convert.tensors import TensorInfo, row_major_strides
+
+Advance = Callable[[int], None]
+"""Told of every so many bytes done."""
+
+LENGTH_BYTES = 8
+PAGE_BYTES = 4096
+"""Block size of common file systems: ranges congruent modulo it can be shared, not copied."""
+COPY_BYTES = 32 << 20
+"""Bytes per call, so that progress and signals get through."""
+
+
+@dataclass(frozen=True)
+class _Range:
+    """Bytes to copy as they are, from a source file to the output."""
+
+    file: int
+    source: int
+    target: int
+    nbytes: int
+
+
+def write(plan: Plan, checkpoint: Checkpoint, descriptor: int, advance: Advance) -> None:
+    """Write the planned tensors to an open, empty file.
+
+    Raises OutputError where writing fails, CheckpointError where the source became shorter.
+    """
+    steps = sorted(plan.steps, key=_place)
+    header = _header(steps, checkpoint.index.metadata)
+    try:
+        _write_all(descriptor, header, 0)
+        plain: list[_Range] = []
+        target = len(header)
+        for step in steps:
+            view = _view(step)
+            if view.is_plain:
+                plain.append(_Range(view.file, view.offset, target, view.nbytes))
+            else:
+                _gather(checkpoint.files[view.file], view, descriptor, target, advance)
+            target += view.nbytes
+        for span in _merged(plain):
+            _copy(checkpoint.files[span.file], descriptor, span, advance)
+    except OSError as error:
+        raise OutputError(f"the output cannot be written: {error.strerror}") from error
+
+
+def _place(step: Step) -> tuple[int, int, int, str]:
+    """Order of the values: aligned to their size, and otherwise as in the source."""
+    source = step.source
+    return -source.dtype.itemsize, source.file, source.offset, step.name
+
+
+def _header(steps: list[Step], metadata: Mapping[str, str]) -> bytes:
+    """Make the length and the JSON header, padded so that large tensors keep their place in a page.
+
+    The largest tensor that is copied decides: with its offset equal modulo the block size, the file
+    system can share the blocks between source and output.
+    """
+    # transformers refuses a file without `format`; sorted keys make the bytes reproducible.
+    entries: dict[str, object] = {
+        "__metadata__": dict(sorted({**metadata, "format": "pt"}.items()))
+    }
+    end = 0
+    anchor, largest = 0, 0
+    for step in steps:
+        begin, end = end, end + step.source.nbytes
+        entries[step.name] = {
+            "dtype": step.source.dtype.name,
+            "shape": list(step.action.shape),
+            "data_offsets": [begin, end],
+        }
+        if step.source.nbytes > largest and _view(step).is_plain:
+            largest, anchor = step.source.nbytes, step.source.offset - begin
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    padding = (anchor - LENGTH_BYTES - len(text)) % PAGE_BYTES
+    text += b" " * padding
+    return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
+def _view(step: Step) -> TensorInfo:
+    """Return the tensor whose row-major values are the output's: the source, or a view of it."""
+    match step.action:
+        case Keep() | Reshape():
+            return step.source
+        case Permute(split, order):
+            strides = _split_strides(step.source, split)
+            return replace(
+                step.source, shape=step.action.shape, strides=tuple(strides[axis] for axis in order)
+            )
+        case _:
+            assert_never(step.action)
+
+
+def _split_strides(source: TensorInfo, split: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides of a Dense weight (out, in) read under `split`, (out, and axes of in)."""
+    stride_out, stride_in = strides_of(source)
+    return stride_out, *(stride_in * stride for stride in row_major_strides(split[1:]))
+
+
+def _merged(ranges: list[_Range]) -> Iterator[_Range]:
+    """Join ranges that follow each other in both files, so that few calls copy many tensors."""
+    pending: _Range | None = None
+    for span in ranges:
+        if pending and (span.file, span.source, span.target) == (
+            pending.file,
+            pending.source + pending.nbytes,
+            pending.target + pending.nbytes,
+        ):
+            pending = replace(pending, nbytes=pending.nbytes + span.nbytes)
+        else:
+            if pending:
+                yield pending
+            pending = span
+    if pending:
+        yield pending
+
+
+def _copy(source: SourceFile, descriptor: int, span: _Range, advance: Advance) -> None:
+    """Copy a range inside the kernel, or through memory where the file systems cannot."""
+    done = 0
+    while done < span.nbytes:
+        length = min(COPY_BYTES, span.nbytes - done)
+        # Only ranges that begin at a block boundary are shared: bring the first one there.
+        head = -(span.source + done) % PAGE_BYTES
+        if head and (span.source - span.target) % PAGE_BYTES == 0:
+            length = min(length, head)
+        count = _copy_range(source, descriptor, span.source + done, span.target + done, length)
+        if not count:
+            raise CheckpointError(f"{source.path}: became shorter while it was read")
+        done += count
+        advance(count)
+
+
+_CANNOT_COPY = {errno.EXDEV, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}
+
+
+def _copy_range(source: SourceFile, descriptor: int, start: int, target: int, length: int) -> int:
+    if hasattr(os, "copy_file_range"):
+        try:
+            return os.copy_file_range(source.descriptor, descriptor, length, start, target)
+        except OSError as error:
+            if error.errno not in _CANNOT_COPY:
+                raise
+    return os.pwrite(descriptor, source.pread(start, min(length, 1 << 20)), target)
+
+
+def _gather(
+    source: SourceFile, view: TensorInfo, descriptor: int, target: int, advance: Advance
+) -> None:
+    """Write the values of a strided view in row-major order."""
+    itemsize = view.dtype.itemsize
+    for block in blocks(view):
+        values = memoryview(read_block(source, view, block))
+        advance(len(values))
+        for first, length in runs(view, block):
+            _write_all(descriptor, values[: length * itemsize], target + first * itemsize)
+            values = values[length * itemsize :]
+
+
+def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(descriptor, view, offset)
+        view = view[count:]
+        offset += count
