@@ -5,19 +5,16 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
 from fcn_convert.errors import CheckpointError, OutputError
 from fcn_convert.formats import Checkpoint
-from fcn_convert.formats.source import SourceFile
+from fcn_convert.formats.source import Advance, SourceFile
 from fcn_convert.formats.strided import blocks, read_block, runs, strides_of
 from fcn_convert.plan import Keep, Permute, Plan, Reshape, Step
 from fcn_convert.tensors import TensorInfo, row_major_strides
-
-Advance = Callable[[int], None]
-"""Told of every so many bytes done."""
 
 LENGTH_BYTES = 8
 PAGE_BYTES = 4096

@@ -211,6 +211,8 @@ def test_memo_counts_as_the_standard_library_does(place: Path) -> None:
     # MEMOIZE counts what is in the memo, wherever it lies.
     scattered = b"\x80\x04K\x05r\x09\x00\x00\x000K\x06\x940K\x07\x940h\x01h\x02h\x09\x87."
     assert read(place, scattered) == pickle.loads(scattered) == (6, 7, 5)
+    taken_over = b"\x80\x04K\x05q\x010K\x06q\x000K\x07q\x010K\x08\x940h\x01h\x02\x86."
+    assert read(place, taken_over) == pickle.loads(taken_over) == (7, 8)
     again = b"\x80\x04K\x05q\x010K\x06q\x000K\x07\x940h\x00h\x01h\x02\x87."
     assert read(place, again) == pickle.loads(again) == (6, 5, 7)
 
@@ -621,19 +623,19 @@ DEEP = {
     "lists": (1_000_000, "read"),
     "dict-key": (1_000_000, "read"),
     "functions": (1_000_000, "read"),
-    "persistents": (1_000_000, "read"),
-    "marks": (1_000_000, "read"),
-    # A million of these would take more than the limit.
+    # A million of these would take more than the limit, or much time.
     "dict-values": (500_000, "read"),
-    "arguments": (700_000, "read"),
-    "states": (1_000_000, "read"),
-    "elements": (500_000, "read"),
+    "marks": (300_000, "read"),
+    "persistents": (300_000, "read"),
+    "arguments": (300_000, "read"),
+    "states": (300_000, "read"),
+    "elements": (300_000, "read"),
     "items": (300_000, "read"),
 }
 
 
 @pytest.mark.parametrize(
-    "kinds", [pytest.param(list(DEEP)[i::4], id="+".join(list(DEEP)[i::4])) for i in range(4)]
+    "kinds", [pytest.param(list(DEEP)[i::2], id="+".join(list(DEEP)[i::2])) for i in range(2)]
 )
 def test_deep_nesting(tmp_path: Path, kinds: list[str]) -> None:
     paths = [tmp_path / f"{kind}.pkl" for kind in kinds]
@@ -643,7 +645,7 @@ def test_deep_nesting(tmp_path: Path, kinds: list[str]) -> None:
     assert dict(zip(kinds, said, strict=True)) == {kind: DEEP[kind][1] for kind in kinds}
 
 
-@pytest.mark.parametrize("kind", ["dict-values", "items"])
+@pytest.mark.parametrize("kind", ["dict-values"])
 def test_deeper_than_memory_allows(tmp_path: Path, kind: str) -> None:
     (path := tmp_path / "deep.pkl").write_bytes(deep(kind, 2_000_000))
     assert "would take more than 128 MB" in read_apart(path)[0]
@@ -656,26 +658,20 @@ def numbered(unit: bytes, count: int) -> Iterable[bytes]:
 OVER = "its objects would take more than 128 MB"
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "tuple-of-nones": (lambda: b"(" + b"N" * 9_000_000 + b"t.", OVER),
-    "memo-puts": (lambda: b"N" + b"\x94" * 5_000_000 + b".", "read"),
+    "memo-puts": (lambda: b"N" + b"\x94" * 4_000_000 + b".", "read"),
     "memo-scattered": (lambda: b"N" + b"".join(numbered(b"r%b", 1_200_000)), OVER),
     "marks": (lambda: b"(" * 10_000_000, OVER),
     "lists": (lambda: b"]" * 10_000_000, OVER),
-    "dicts-of-one": (lambda: b"}NNs" * 2_000_000, OVER),
     "dict-of-integers": (lambda: b"}" + b"".join(numbered(b"J%bNs", 1_200_000)), OVER),
     "wide-texts": (
         lambda: (b"X" + struct.pack("<I", 1_000_000) + b"a" * 999_996 + "😀".encode()) * 60,
-        OVER,
-    ),
-    "calls-with-keywords": (lambda: b"N)N\x92" * 2_000_000, OVER),
-    "ordered-pairs": (
-        lambda: b"ccollections\nOrderedDict\n(NN\x86q\x000(" + b"h\x00" * 3_000_000 + b"ltR.",
         OVER,
     ),
 }
 
 
 @pytest.mark.parametrize(
-    "names", [pytest.param(list(BOMBS)[i::4], id="+".join(list(BOMBS)[i::4])) for i in range(4)]
+    "names", [pytest.param(list(BOMBS)[i::2], id="+".join(list(BOMBS)[i::2])) for i in range(2)]
 )
 def test_memory_stays_bounded(tmp_path: Path, names: list[str]) -> None:
     paths = [tmp_path / f"{name}.pkl" for name in names]
@@ -1026,6 +1022,18 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         ),
         "its dtype is not named",
     ),
+    "negated-in-v3": (
+        lambda: dumped(
+            {
+                "w": Made(
+                    torch._utils._rebuild_tensor_v3,
+                    *(Id(("storage", torch.UntypedStorage, "0", "cpu", 16)), 0, (4,), (1,), False),
+                    *(OrderedDict(), torch.uint16, {"neg": True}),
+                )
+            }
+        ),
+        "a bit that U16 cannot have",
+    ),
     "arguments-are-no-tuple": (
         lambda: dumped({**W, "v": Id("CALL")}, {"CALL": b"ctorch._utils\n_rebuild_tensor_v2\nNR"}),
         "",
@@ -1062,22 +1070,22 @@ COSTLY = {
 }
 
 
-@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("case", sorted(HOSTILE.keys() - COSTLY))
 def test_hostile_checkpoints(tmp_path: Path, case: str) -> None:
     make, message = HOSTILE[case]
     raw, path = make(), tmp_path / "m.pt"
     said = attempt(path, raw, "zip")
     assert re.search(message, said) if message else not said, said
-    if case not in COSTLY:
-        assert attempt(path, raw, "legacy")
-        attempt(path, raw, "legacy-with-storage")
+    assert attempt(path, raw, "legacy")
+    attempt(path, raw, "legacy-with-storage")
 
 
-def test_hostile_checkpoints_take_bounded_memory(tmp_path: Path) -> None:
+def test_costly_checkpoints_take_bounded_memory(tmp_path: Path) -> None:
     paths = [tmp_path / f"{case}.pt" for case in sorted(COSTLY)]
     for path in paths:
         path.write_bytes(torch_zip(HOSTILE[path.stem][0]()))
-    read_apart(*paths)
+    for path, said in zip(paths, read_apart(*paths), strict=True):
+        assert re.search(HOSTILE[path.stem][1] or "^read$", said), path.stem
 
 
 # Nothing is left behind.

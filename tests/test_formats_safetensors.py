@@ -419,7 +419,7 @@ def reads(path: Path, raw: bytes) -> bool:
     return True
 
 
-@settings(deadline=None, max_examples=1500, suppress_health_check=list(HealthCheck))
+@settings(deadline=None, max_examples=800, suppress_health_check=list(HealthCheck))
 @given(raw=mutated())
 def test_what_the_library_rejects_is_rejected(place: Path, raw: bytes) -> None:
     assert reads(place, raw) <= library_reads(raw)

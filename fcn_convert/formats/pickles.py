@@ -39,7 +39,8 @@ ORDERED_DICT = "collections.OrderedDict"
 
 # What codecs.escape_decode takes without a warning.
 _ESCAPED = re.compile(
-    rb"""(?:[^\\]|\\(?:[\\'"abfnrtv\n]|[0-3][0-7]{0,2}|[4-7][0-7]?(?![0-7])|x[0-9a-fA-F]{2}))*+""", re.DOTALL
+    rb"""(?:[^\\]|\\(?:[\\'"abfnrtv\n]|[0-3][0-7]{0,2}|[4-7][0-7]?(?![0-7])|x[0-9a-fA-F]{2}))*+""",
+    re.DOTALL,
 )
 
 

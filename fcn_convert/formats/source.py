@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from fcn_convert.errors import CheckpointError
+
+Advance = Callable[[int], None]
+"""Told of every so many bytes done."""
 
 
 class SourceFile:

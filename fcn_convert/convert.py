@@ -1,0 +1,175 @@
+"""The data path, from checkpoint and spec to a verified output and its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fcn_convert.atomic import atomically, check_target
+from fcn_convert.errors import OutputError, SpecError
+from fcn_convert.formats import open_checkpoint
+from fcn_convert.formats.source import Advance
+from fcn_convert.layers import Resolved, resolve
+from fcn_convert.plan import Plan, make_plan
+from fcn_convert.proof import Level, Proof
+from fcn_convert.report import CheckFailedError, FileEntry, Report, make_report
+from fcn_convert.report.files import check_suffix, write_report
+from fcn_convert.spec import Spec, load_spec, make_spec
+from fcn_convert.verify import verify
+from fcn_convert.write import write
+
+OUTPUT_FORMAT = "safetensors"
+OUTPUT_SUFFIX = ".fcn.safetensors"
+REPORT_SUFFIX = ".report.json"
+SPEC_SUFFIX = ".yaml"
+
+Progress = Callable[[int, int], None]
+"""Told of the bytes done and of all bytes to do."""
+
+
+def convert(
+    checkpoint: str | Path,
+    spec: Spec | Mapping[str, Any] | str | Path | None = None,
+    output: str | Path | None = None,
+    *,
+    reports: Iterable[str | Path] | None = None,
+    level: Level = "activations",
+    force: bool = False,
+    strict: bool = False,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Convert a checkpoint and return the report.
+
+    spec: a Spec, its keys as a mapping, or its file; default: beside the checkpoint, `.yaml`.
+    output: default: beside the checkpoint, `.fcn.safetensors`. reports: files to write the report
+    to; default: beside the output, `.report.json`. level: how much is checked before the output
+    appears. force: replace an existing output. strict: a warning is a failed check. dry_run: write
+    nothing.
+
+    Raises CheckFailedError, with the report, where a check fails and so no output appears, and any
+    other FcnConvertError where an input or a path is unusable.
+    """
+    source = Path(checkpoint)
+    target = source.with_suffix(OUTPUT_SUFFIX) if output is None else Path(output)
+    parsed, inputs = _read_spec(spec, source)
+    paths = _report_paths(reports, target, inputs)
+    with open_checkpoint(source) as original:
+        state_dict = original.state_dict(parsed.state_dict)
+        resolved = resolve(parsed, state_dict)
+        plan = make_plan(resolved, state_dict)
+        if dry_run:
+            return make_report(parsed, resolved, original, _entry(target), None)
+        check_target(target, replace=force, inputs=inputs)
+        advance = _counter(progress, plan, resolved, level)
+        try:
+            with atomically(target, replace=force) as draft:
+                write(plan, original, draft.descriptor, advance)
+                with open_checkpoint(draft.path) as converted:
+                    proof = verify(parsed, original, converted, level, advance)
+                    output_entry = _entry(target, converted.nbytes, proof)
+                original.check_unchanged()
+                report = make_report(parsed, resolved, original, output_entry, proof, strict=strict)
+                if report.verdict.problems:
+                    raise CheckFailedError(report)
+        except CheckFailedError as failed:
+            _write_reports(failed.report, paths, "no output was written")
+            raise
+    _write_reports(report, paths, f"the output {target} is in place")
+    return report
+
+
+def verify_conversion(
+    original: str | Path,
+    converted: str | Path,
+    spec: Spec | Mapping[str, Any] | str | Path | None = None,
+    *,
+    reports: Iterable[str | Path] = (),
+    level: Level = "activations",
+    strict: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Hold an existing conversion against its original and return the report.
+
+    Arguments are those of `convert`; no report is written unless one is named. Raises
+    CheckFailedError, with the report, where a check fails.
+    """
+    source, target = Path(original), Path(converted)
+    parsed, inputs = _read_spec(spec, source)
+    paths = _report_paths(reports, target, inputs)
+    with open_checkpoint(source) as before, open_checkpoint(target) as after:
+        state_dict = before.state_dict(parsed.state_dict)
+        resolved = resolve(parsed, state_dict)
+        advance = _counter(progress, make_plan(resolved, state_dict), resolved, level)
+        proof = verify(parsed, before, after, level, advance)
+        before.check_unchanged()
+        after.check_unchanged()
+        entry = _entry(target, after.nbytes, proof)
+        report = make_report(parsed, resolved, before, entry, proof, strict=strict)
+    _write_reports(report, paths, "the check is done")
+    if report.verdict.problems:
+        raise CheckFailedError(report)
+    return report
+
+
+def _read_spec(
+    spec: Spec | Mapping[str, Any] | str | Path | None, source: Path
+) -> tuple[Spec, list[Path]]:
+    """Return the spec, and the files that are inputs: never to be written to."""
+    if isinstance(spec, Spec):
+        return spec, [source]
+    if isinstance(spec, Mapping):
+        return make_spec(spec), [source]
+    path = source.with_suffix(SPEC_SUFFIX) if spec is None else Path(spec)
+    if spec is None and not path.exists():
+        problem = (
+            f"{source} has no spec: expected {path.name} beside it, or --spec FILE; "
+            "`feature_map: [C, H, W]` is often all that it needs"
+        )
+        raise SpecError([problem])
+    return load_spec(path), [source, path]
+
+
+def _report_paths(
+    reports: Iterable[str | Path] | None, target: Path, inputs: list[Path]
+) -> list[Path]:
+    """Return where to write reports, checked before any work is done."""
+    paths = [target.with_suffix(REPORT_SUFFIX)] if reports is None else list(map(Path, reports))
+    for path in paths:
+        check_suffix(path)
+        if path.resolve() == target.resolve():
+            raise OutputError(f"{path}: is the output; a report needs a path of its own")
+        check_target(path, replace=True, inputs=[*inputs, target])
+    return paths
+
+
+def _write_reports(report: Report, paths: Iterable[Path], outcome: str) -> None:
+    try:
+        for path in paths:
+            write_report(report, path)
+    except OutputError as error:
+        raise OutputError(f"{error}; {outcome}, but its report is not") from error
+
+
+def _entry(target: Path, nbytes: int = 0, proof: Proof | None = None) -> FileEntry:
+    digest = proof.digests[-1] if proof and proof.digests else None
+    return FileEntry(str(target), OUTPUT_FORMAT, nbytes, digest)
+
+
+def _counter(progress: Progress | None, plan: Plan, resolved: Resolved, level: Level) -> Advance:
+    """Return what counts the bytes of writing and of each level's reading."""
+    if progress is None:
+        return lambda _: None
+    values = sum(step.source.nbytes for step in plan.steps)
+    total = values * (1 if level == "shapes" else 2)
+    if level == "activations":
+        total += sum(layer.weight.nbytes for layer in resolved.layers)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, total)
+
+    return advance

@@ -1,0 +1,44 @@
+"""What was checked and what came of it: the verdict as data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Level = Literal["shapes", "bytes", "activations"]
+LEVELS: tuple[Level, ...] = get_args(Level)
+"""Each level includes the ones before it."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing held against the original.
+
+    passed: None where it could not be computed. problem: a sentence, empty where it passed.
+    values: what was measured, by name.
+    """
+
+    name: Level
+    passed: bool | None
+    problem: str = ""
+    values: Mapping[str, float | int | str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Proof:
+    """All checks: those of each tensor by its name in the original, and those of the whole file.
+
+    digests: sha256 of the original's files and of the output; empty below the level `bytes`.
+    """
+
+    level: Level
+    checks: Mapping[str, tuple[Check, ...]]
+    whole: tuple[Check, ...]
+    digests: tuple[str, ...] = ()
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What does not hold, a sentence each."""
+        every = (*self.whole, *(check for checks in self.checks.values() for check in checks))
+        return tuple(check.problem for check in every if check.passed is False)

@@ -1,0 +1,245 @@
+"""The report: everything that was done and checked, as one object that every view is made of."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from math import prod
+from typing import Any
+
+from fcn_convert.errors import FcnConvertError
+from fcn_convert.formats import Checkpoint
+from fcn_convert.layers import DenseLayer, Resolved
+from fcn_convert.proof import Check, Level, Proof
+from fcn_convert.spec import Spec
+from fcn_convert.tensors import StateDict, TensorInfo
+
+SCHEMA_VERSION = 1
+MATCHES, DIFFERS = "matches the spec", "does not match the spec"
+PLANNED = "planned, nothing written"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file: its path, container, size in bytes, and sha256 (None where not computed)."""
+
+    path: str
+    format: str
+    bytes: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class LayerEntry:
+    """A Dense layer and the convolution it became.
+
+    module: the line that makes the layer in PyTorch. shapes: of the weight, before and after.
+    """
+
+    name: str
+    new_name: str
+    reads: str
+    flatten: str
+    feature_map: dict[str, int]
+    kernel: tuple[int, ...]
+    dtype: str
+    old_shape: tuple[int, ...]
+    new_shape: tuple[int, ...]
+    bias: bool
+    module: str
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Any other tensor or entry: what was done with it, and why."""
+
+    name: str
+    new_name: str | None
+    dtype: str | None
+    shape: tuple[int, ...] | None
+    bytes: int | None
+    action: str
+    reason: str
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the output matches the spec, at which level, and what does not."""
+
+    text: str
+    passed: bool | None
+    level: Level | None
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A conversion or a verification, whole."""
+
+    verdict: Verdict
+    source: FileEntry
+    output: FileEntry
+    spec: dict[str, Any]
+    layers: tuple[LayerEntry, ...]
+    tensors: tuple[TensorEntry, ...]
+    ties: tuple[tuple[str, ...], ...]
+    warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+
+    @property
+    def totals(self) -> dict[str, int]:
+        """Count layers, and tensors by action, with the bytes of the output's values."""
+        actions = [entry.action for entry in self.tensors]
+        counts = {action: actions.count(action) for action in sorted(set(actions))}
+        return {"rewritten": len(self.layers), **counts}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON's types; its schema is `schema.json` beside this file."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self), "totals": self.totals}
+
+
+class CheckFailedError(FcnConvertError):
+    """A check failed, so no output was written; the report says which."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        super().__init__("\n".join(report.verdict.problems))
+
+
+def make_report(  # noqa: PLR0913 - a report is made of everything there is
+    spec: Spec,
+    resolved: Resolved,
+    original: Checkpoint,
+    output: FileEntry,
+    proof: Proof | None,
+    *,
+    strict: bool = False,
+) -> Report:
+    """Put together what is known; without a proof the report is of a plan.
+
+    strict: a warning is a problem.
+    """
+    state_dict = original.state_dict(spec.state_dict)
+    checks = proof.checks if proof else {}
+    digests = proof.digests if proof else ()
+    source = FileEntry(
+        str(original.path),
+        original.index.format,
+        original.nbytes,
+        digests[0] if digests else None,
+    )
+    return Report(
+        verdict=_verdict(proof, resolved.warnings if strict else ()),
+        source=source,
+        output=output,
+        spec=_resolved_spec(spec, resolved, state_dict),
+        layers=tuple(_layer(layer, resolved, checks) for layer in resolved.layers),
+        tensors=tuple(_others(resolved, original, state_dict, checks)),
+        ties=state_dict.ties,
+        warnings=resolved.warnings,
+        notes=original.index.notes,
+        versions=versions(),
+    )
+
+
+def _verdict(proof: Proof | None, warnings: tuple[str, ...]) -> Verdict:
+    if proof is None:
+        return Verdict(PLANNED, None, None, ())
+    problems = (*proof.problems, *(f"warning: {warning}" for warning in warnings))
+    text = DIFFERS if proof.problems else MATCHES
+    return Verdict(
+        f"{text}, with warnings" if warnings else text, not problems, proof.level, problems
+    )
+
+
+def _resolved_spec(spec: Spec, resolved: Resolved, state_dict: StateDict) -> dict[str, Any]:
+    """Return the spec with everything said that it left out."""
+    heads = [
+        {
+            "feature_map": dict(zip(head.feature_map.axes, head.feature_map.sizes, strict=True)),
+            "flatten": head.flatten,
+            "dense": [
+                {"name": layer.name, "reads": layer.reads}
+                for layer in resolved.layers
+                if layer.head is head
+            ],
+        }
+        for head in spec.heads
+    ]
+    whole = {"version": 1, "layout": spec.layout, "heads": heads, "rename": dict(spec.rename)}
+    return {**whole, **({"state_dict": state_dict.path} if state_dict.path else {})}
+
+
+def _layer(
+    layer: DenseLayer, resolved: Resolved, checks: Mapping[str, tuple[Check, ...]]
+) -> LayerEntry:
+    weight, fmap = layer.weight, layer.head.feature_map
+    features_out, features_in = weight.shape
+    channels = features_in // prod(layer.kernel)
+    return LayerEntry(
+        name=layer.name,
+        new_name=resolved.names[weight.name].removesuffix(".weight"),
+        reads=layer.reads,
+        flatten=layer.head.flatten,
+        feature_map=dict(zip(fmap.axes, fmap.sizes, strict=True)),
+        kernel=layer.kernel,
+        dtype=weight.dtype.name,
+        old_shape=weight.shape,
+        new_shape=(features_out, channels, *layer.kernel),
+        bias=layer.bias is not None,
+        module=_module(layer, channels, features_out),
+        checks=checks.get(weight.name, ()),
+    )
+
+
+def _module(layer: DenseLayer, channels: int, features_out: int) -> str:
+    """Return the line of Python that makes the convolution."""
+    kernel = layer.kernel
+    size = kernel[0] if len(set(kernel)) == 1 and max(kernel) == 1 else kernel
+    shown = f"({kernel[0]},)" if isinstance(size, tuple) and len(size) == 1 else str(size)
+    bias = "" if layer.bias else ", bias=False"
+    return f"nn.Conv{len(kernel)}d({channels}, {features_out}, kernel_size={shown}{bias})"
+
+
+def _others(
+    resolved: Resolved,
+    original: Checkpoint,
+    state_dict: StateDict,
+    checks: Mapping[str, tuple[Check, ...]],
+) -> Iterator[TensorEntry]:
+    rewritten = {layer.weight.name for layer in resolved.layers}
+    for name, tensor in state_dict.tensors.items():
+        if name not in rewritten:
+            yield _kept(tensor, resolved.names[name], checks.get(name, ()))
+    for entry in (*state_dict.left_out, *original.index.left_out):
+        yield TensorEntry(entry.name, None, None, None, None, "left out", entry.reason, ())
+
+
+def _kept(tensor: TensorInfo, name: str, checks: tuple[Check, ...]) -> TensorEntry:
+    renamed = name != tensor.name
+    return TensorEntry(
+        tensor.name,
+        name,
+        tensor.dtype.name,
+        tensor.shape,
+        tensor.nbytes,
+        "renamed" if renamed else "kept",
+        "the spec renames it" if renamed else "no Dense weight of a head",
+        checks,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that results can depend on; reads metadata, imports nothing."""
+    found = {"python": platform.python_version()}
+    for package in ("fcn-convert", "torch", "safetensors"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found

@@ -1,0 +1,26 @@
+"""Report files: the suffix chooses the view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from fcn_convert.atomic import atomically
+from fcn_convert.errors import OutputError
+from fcn_convert.report import Report
+from fcn_convert.report.json_view import to_json
+
+VIEWS: Mapping[str, Callable[[Report], str]] = {".json": to_json}
+
+
+def check_suffix(path: Path) -> None:
+    """Raise OutputError unless a view is known by the path's suffix."""
+    if path.suffix not in VIEWS:
+        known = ", ".join(VIEWS)
+        raise OutputError(f"{path}: no report has the suffix {path.suffix!r}; known are {known}")
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Write a report, in place of an older one; raises OutputError."""
+    with atomically(path, replace=True) as draft, open(draft.path, "w", encoding="utf-8") as file:
+        file.write(VIEWS[path.suffix](report))

@@ -1,0 +1,136 @@
+"""The report as tables for people, on a terminal or in a log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fcn_convert.errors import printable
+from fcn_convert.proof import Check
+from fcn_convert.report import LayerEntry, Report, TensorEntry
+
+LOG_WIDTH = 160
+"""Columns where the output is no terminal: rich would wrap at 80."""
+
+
+def show(report: Report, console: Console, *, every_tensor: bool) -> None:
+    """Print the layers, what became of everything else, and the verdict."""
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    source = f"{report.source.path} ({report.source.format}, {_size(report.source.bytes)})"
+    target = report.output.path + (
+        f" ({_size(report.output.bytes)})" if report.output.bytes else ""
+    )
+    _line(console, f"{source} → {target}")
+    console.print(_layers(report.layers))
+    if every_tensor:
+        console.print(_tensors(report.tensors))
+    for tie in report.ties:
+        _line(console, f"tied in the source, each written in full: {', '.join(tie)}")
+    _line(console, _totals(report))
+    verdict = report.verdict
+    style = {True: "bold green", False: "bold red", None: "bold"}[verdict.passed]
+    level = f" (checked: {verdict.level})" if verdict.level else ""
+    _line(console, f"verdict: {verdict.text}{level}", style)
+    for problem in verdict.problems:
+        _line(console, f"  {problem}", "red")
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    # Text is never parsed as markup, and a long line is the terminal's to wrap.
+    console.print(Text(printable(text), style=style), soft_wrap=True)
+
+
+def _layers(layers: Iterable[LayerEntry]) -> Table:
+    table = Table(header_style="bold")
+    for heading in ("layer", "Dense weight", "becomes", "as", "max-abs-diff", "verdict"):
+        table.add_column(heading, overflow="fold")
+    for layer in layers:
+        name = layer.name
+        if layer.new_name != layer.name:
+            name = f"{layer.name} → {layer.new_name}"
+        table.add_row(
+            *map(
+                Text,
+                (
+                    printable(name),
+                    f"{_shape(layer.old_shape)} {layer.dtype}",
+                    _shape(layer.new_shape),
+                    layer.module,
+                    _differences(layer.checks),
+                    _verdict(layer.checks),
+                ),
+            )
+        )
+    return table
+
+
+def _tensors(tensors: Iterable[TensorEntry]) -> Table:
+    table = Table(header_style="bold")
+    for heading in ("tensor", "shape", "dtype", "action", "reason", "verdict"):
+        table.add_column(heading, overflow="fold")
+    for entry in tensors:
+        name = entry.name
+        if entry.new_name not in {None, entry.name}:
+            name = f"{entry.name} → {entry.new_name}"
+        cells = (
+            printable(name),
+            _shape(entry.shape) if entry.shape is not None else "",
+            entry.dtype or "",
+            entry.action,
+            printable(entry.reason),
+            _verdict(entry.checks),
+        )
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def _verdict(checks: Sequence[Check]) -> str:
+    if not checks:
+        return ""
+    if any(check.passed is False for check in checks):
+        return "differs"
+    not_computed = [check.name for check in checks if check.passed is None]
+    return f"agrees ({', '.join(not_computed)} not computed)" if not_computed else "agrees"
+
+
+def _differences(checks: Sequence[Check]) -> str:
+    """Show the largest difference of the values, and that of the outputs with its bound."""
+    shown = []
+    for check in checks:
+        largest = check.values.get("max_abs_diff")
+        if check.name == "bytes":
+            shown.append(f"weight {_number(largest)}")
+        elif check.name == "activations" and check.passed is not None:
+            windows = check.values["larger_map_max_abs_diff"]
+            both = max(value for value in (largest, windows) if isinstance(value, float))
+            shown.append(f"outputs {both:.1e} ≤ {_number(check.values['bound'])}")
+    return ", ".join(shown)
+
+
+def _number(value: float | str | None) -> str:
+    if isinstance(value, float):
+        return f"{value:.1e}" if value else "0"
+    return "unknown" if value is None else str(value)
+
+
+def _totals(report: Report) -> str:
+    totals = report.totals
+    listed = ", ".join(f"{count} {action}" for action, count in totals.items() if count)
+    left_out = [entry.name for entry in report.tensors if entry.action == "left out"]
+    return f"tensors: {listed}" + (f" ({', '.join(left_out[:6])})" if left_out else "")
+
+
+def _size(nbytes: int) -> str:
+    for unit in ("B", "kB", "MB"):
+        if nbytes < 1000:
+            return f"{nbytes:.3g} {unit}" if unit != "B" else f"{nbytes} B"
+        nbytes = nbytes / 1000  # type: ignore[assignment]
+    return f"{nbytes:.3g} GB"

@@ -1,0 +1,211 @@
+"""Holds an output against the original, from the spec alone.
+
+Nothing here comes from the plan or the writer: both files are read again, and every index follows
+from the spec's axis names. So a mistake in `plan.py` or `write.py` fails the proof instead of
+passing through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from math import prod
+
+from fcn_convert.formats import Checkpoint
+from fcn_convert.formats.source import Advance, SourceFile
+from fcn_convert.formats.strided import blocks, read_block, runs
+from fcn_convert.layers import DenseLayer, Resolved, resolve
+from fcn_convert.proof import Check, Level, Proof
+from fcn_convert.spec import Spec
+from fcn_convert.tensors import Dtype, TensorInfo, is_row_major
+
+CHUNK_BYTES = 1 << 20
+
+
+def verify(
+    spec: Spec, original: Checkpoint, converted: Checkpoint, level: Level, advance: Advance
+) -> Proof:
+    """Check the output at a level; what fails is in the proof, not raised.
+
+    Raises SpecError or CheckpointError where one of the three cannot be understood.
+    """
+    state_dict = original.state_dict(spec.state_dict)
+    resolved = resolve(spec, state_dict)
+    layers = {layer.weight.name: layer for layer in resolved.layers}
+    views = {n: _expected(t, layers.get(n)) for n, t in state_dict.tensors.items()}
+    found = converted.state_dict(None).tensors
+    checks = {name: [_shapes(resolved, view, found)] for name, view in views.items()}
+    whole = (_nothing_else(resolved, found),)
+    if level == "shapes" or not all(group[0].passed for group in checks.values()):
+        return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole)
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        digests = pool.map(_digest, (*original.files, *converted.files))
+        for name, view in views.items():
+            written = found[resolved.names[name]]
+            checks[name].append(_bytes(original, view, converted, written, advance))
+        if level == "activations":
+            from fcn_convert.activations import compare  # noqa: PLC0415 - imports torch
+
+            for layer in resolved.layers:
+                check = compare(layer, original, converted, resolved.names, advance)
+                checks[layer.weight.name].append(check)
+        return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole, tuple(digests))
+
+
+def _expected(tensor: TensorInfo, layer: DenseLayer | None) -> TensorInfo:
+    """Return the view of the original whose row-major values the output must hold.
+
+    Of a Dense weight that reads the map, the value at (o, c, h, w) is the original's at (o, i),
+    where i counts through the axes in the order of the spec's `flatten`.
+    """
+    if layer is None:
+        return tensor
+    features_out, features_in = tensor.shape
+    if layer.reads == "dense":
+        ones = (1,) * (len(layer.head.feature_map.axes) - 1)
+        shape, steps = (features_out, features_in, *ones), (1, *ones)
+    else:
+        size = dict(zip(layer.head.feature_map.axes, layer.head.feature_map.sizes, strict=True))
+        step = {
+            axis: prod(size[faster] for faster in layer.head.flatten[position + 1 :])
+            for position, axis in enumerate(layer.head.flatten)
+        }
+        shape = (features_out, *size.values())
+        steps = tuple(step[axis] for axis in size)
+    stride_out, stride_in = tensor.strides or (features_in, 1)
+    strides = (stride_out, *(stride_in * step for step in steps))
+    plain = is_row_major(shape, strides)
+    return replace(tensor, shape=shape, strides=None if plain else strides)
+
+
+def _shapes(resolved: Resolved, view: TensorInfo, found: Mapping[str, TensorInfo]) -> Check:
+    """Check name, shape and dtype; the header's own parser has checked the sizes."""
+    name = resolved.names[view.name]
+    written = found.get(name)
+    problem = ""
+    if written is None:
+        problem = f"{name} is missing in the output"
+    elif written.shape != view.shape:
+        problem = f"{name} has the shape {list(written.shape)}, expected {list(view.shape)}"
+    elif written.dtype != view.dtype:
+        problem = f"{name} is {written.dtype.name}, expected {view.dtype.name}"
+    return Check("shapes", not problem, problem)
+
+
+def _nothing_else(resolved: Resolved, found: Mapping[str, TensorInfo]) -> Check:
+    extra = sorted(set(found) - set(resolved.names.values()))
+    problem = f"the output has tensors of no origin: {', '.join(extra)}" if extra else ""
+    return Check("shapes", not extra, problem, {"extra": len(extra)})
+
+
+def _bytes(
+    original: Checkpoint,
+    view: TensorInfo,
+    converted: Checkpoint,
+    written: TensorInfo,
+    advance: Advance,
+) -> Check:
+    """Check that the output holds exactly the values of the original, bit by bit."""
+    source, output = original.files[view.file], converted.files[written.file]
+    total = _Difference(view.dtype)
+    for first, expected, found in _pairs(source, view, output, written):
+        if expected != found:
+            total.add(first, expected, found)
+        advance(len(expected))
+    problem = (
+        f"{written.name} differs from the original in {total.count} of {prod(view.shape)} "
+        f"elements, first at {list(_position(total.first, view.shape))}"
+        if total.count
+        else ""
+    )
+    values = {"max_abs_diff": total.largest, "differing": total.count}
+    return Check("bytes", not total.count, problem, values)
+
+
+def _pairs(
+    source: SourceFile, view: TensorInfo, output: SourceFile, written: TensorInfo
+) -> Iterator[tuple[int, bytearray, bytearray]]:
+    """Yield first element, expected and found values, a bounded part at a time."""
+    if view.is_plain:
+        # Two buffers, reused: equal bytearrays compare several times faster than memoryviews.
+        size = min(CHUNK_BYTES, view.nbytes)
+        expected, found = bytearray(size), bytearray(size)
+        for at in range(0, view.nbytes, CHUNK_BYTES):
+            if view.nbytes - at < size:
+                expected, found = bytearray(view.nbytes - at), bytearray(view.nbytes - at)
+            source.pread_into(expected, view.offset + at)
+            output.pread_into(found, written.offset + at)
+            yield at * 8 // view.dtype.bits, expected, found
+        return
+    itemsize = view.dtype.itemsize
+    for block in blocks(view):
+        values = read_block(source, view, block)
+        at = 0
+        for first, length in runs(view, block):
+            found = bytearray(length * itemsize)
+            output.pread_into(found, written.offset + first * itemsize)
+            yield first, values[at : at + len(found)], found
+            at += len(found)
+
+
+@dataclass
+class _Difference:
+    """What differs between two tensors of one dtype.
+
+    largest: the largest absolute difference of finite values; None where torch lacks the dtype.
+    """
+
+    dtype: Dtype
+    count: int = 0
+    first: int = 0
+    largest: float | None = 0.0
+
+    def add(self, first: int, expected: bytearray, found: bytearray) -> None:
+        """Count in a part that differs, which begins at element `first`."""
+        size = max(self.dtype.itemsize, 1)
+        places = [
+            at // size
+            for at in range(0, len(expected), size)
+            if expected[at : at + size] != found[at : at + size]
+        ]
+        if not self.count:
+            self.first = first + places[0] * 8 * size // self.dtype.bits
+        self.count += len(places)
+        largest = _largest_difference(self.dtype, expected, found)
+        self.largest = None if None in (largest, self.largest) else max(largest, self.largest)  # type: ignore[type-var]
+
+
+def _largest_difference(dtype: Dtype, expected: bytearray, found: bytearray) -> float | None:
+    import torch  # noqa: PLC0415 - heavy, and only needed where something is wrong
+
+    if dtype.torch is None:
+        return None
+    kind = getattr(torch, dtype.torch)
+    wide = torch.complex128 if kind.is_complex else torch.float64
+    try:
+        before, after = (torch.frombuffer(raw, dtype=kind).to(wide) for raw in (expected, found))
+    except (RuntimeError, NotImplementedError):  # a dtype that this torch stores but cannot convert
+        return None
+    apart = (before - after).abs()
+    return float(apart[apart.isfinite()].max()) if bool(apart.isfinite().any()) else 0.0
+
+
+def _position(element: int, shape: tuple[int, ...]) -> Iterator[int]:
+    """Yield the index of an element, axis by axis."""
+    for axis in range(len(shape)):
+        inner = prod(shape[axis + 1 :])
+        yield element // inner
+        element %= inner
+
+
+def _digest(file: SourceFile) -> str:
+    digest = sha256()
+    buffer = bytearray(min(CHUNK_BYTES, file.size))
+    for at in range(0, file.size, CHUNK_BYTES):
+        if file.size - at < len(buffer):
+            buffer = bytearray(file.size - at)
+        file.pread_into(buffer, at)
+        digest.update(buffer)
+    return digest.hexdigest()
