@@ -1,0 +1,93 @@
+# fcn-convert from a fresh clone: `make convert` installs into .venv and converts the samples.
+#
+#   make convert [CHECKPOINTS=folder] [OUT=folder] [ARGS="--verify bytes"] [PYTHON=python]
+#   make test · make check · make bench · make samples · make clean
+#
+# Paths must not contain blanks: make splits its lists there.
+
+CHECKPOINTS ?= sample_checkpoints
+OUT ?= $(CHECKPOINTS)
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --output-sync=target --no-builtin-rules
+.SUFFIXES:
+
+VENV := .venv
+# PYTHON=… reuses an interpreter that has torch and the other dependencies; nothing is installed.
+ifdef PYTHON
+RUN := PYTHONPATH=$(CURDIR) $(PYTHON)
+INSTALLED :=
+INSTALLED_DEV :=
+else
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+endif
+
+.PHONY: help
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+# Both need the same .venv, which two pips must not fill at once.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+# Inputs: every checkpoint in the folder by a usual suffix; outputs are never taken for inputs.
+SUFFIXES_READ := pt pth pkl bin ckpt tar safetensors
+SOURCES := $(filter-out %.fcn.safetensors,$(foreach suffix,$(SUFFIXES_READ),$(wildcard $(CHECKPOINTS)/*.$(suffix))))
+output_of = $(OUT)/$(basename $(notdir $(1))).fcn.safetensors
+OUTPUTS := $(foreach source,$(SOURCES),$(call output_of,$(source)))
+
+ifneq ($(filter convert,$(MAKECMDGOALS)),)
+ifeq ($(SOURCES),)
+$(error no checkpoint in $(CHECKPOINTS): looked for *.$(subst $() , *.,$(SUFFIXES_READ)))
+endif
+ifneq ($(words $(OUTPUTS)),$(words $(sort $(OUTPUTS))))
+$(error two checkpoints would give one output: $(foreach output,$(sort $(OUTPUTS)),$(if $(word 2,$(filter $(output),$(OUTPUTS))),$(output))))
+endif
+endif
+
+.PHONY: convert
+convert: $(OUTPUTS)
+
+# Make decides what is out of date, so an output that is may be replaced.
+define conversion
+$(call output_of,$(1)): $(1) $(wildcard $(basename $(1)).yaml) | $(INSTALLED) $(OUT)
+	@$(RUN) -m fcn_convert convert $(1) -o $$@ --force $(ARGS)
+endef
+$(foreach source,$(SOURCES),$(eval $(call conversion,$(source))))
+
+$(sort $(OUT)):
+	mkdir -p $@
+
+.PHONY: test
+test: $(INSTALLED_DEV)
+	$(RUN) -m pytest -n auto
+
+.PHONY: check
+check: $(INSTALLED_DEV)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+.PHONY: samples
+samples: $(INSTALLED_DEV)
+	$(RUN) sample_checkpoints/train.py
+
+.PHONY: bench
+bench: $(INSTALLED_DEV)
+	$(RUN) tests/benchmarks/bench.py
+
+.PHONY: clean
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f sample_checkpoints/*.fcn.safetensors sample_checkpoints/*.fcn.report.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
