@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance, SourceFile
@@ -21,9 +21,7 @@ from fcn_convert.formats.strided import read_values, strides_of
 from fcn_convert.layers import DenseLayer
 from fcn_convert.proof import Check
 from fcn_convert.tensors import TensorInfo
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from fcn_convert.torch_quietly import Tensor, functional, torch
 
 MAPS = 2
 """Seeded feature maps per layer."""
@@ -46,8 +44,6 @@ def compare(
     Reads the Dense weight from the original and the convolution's from the output, a block of
     output features at a time. The check is not computed where torch cannot compute in the dtype.
     """
-    import torch  # noqa: PLC0415 - heavy, and only needed at this level
-
     found = converted.state_dict(None).tensors
     pairs = [
         _Pair(original, layer.weight, converted, found[names[layer.weight.name]]),
@@ -75,8 +71,6 @@ def compare(
 @contextmanager
 def _native_convolutions() -> Iterator[None]:
     """Keep torch from oneDNN, which repacks a whole kernel per call: seconds, and a copy of it."""
-    import torch  # noqa: PLC0415 - heavy
-
     with warnings.catch_warnings():
         # torch 2.13 warns of a setting for Intel GPUs that this context manager passes on.
         warnings.filterwarnings("ignore", message="TF32 acceleration on top of oneDNN")
@@ -102,8 +96,6 @@ class _Pair:
 
 
 def _rows(file: SourceFile, tensor: TensorInfo, start: int, stop: int) -> Tensor:
-    import torch  # noqa: PLC0415 - heavy
-
     if tensor.dtype.torch is None:
         raise TypeError(f"it has no dtype {tensor.dtype.name}")
     offset = tensor.offset + start * strides_of(tensor)[0] * tensor.dtype.itemsize
@@ -120,8 +112,6 @@ class _Inputs:
     """
 
     def __init__(self, layer: DenseLayer) -> None:
-        import torch  # noqa: PLC0415 - heavy
-
         kernel = layer.kernel
         channels = layer.weight.shape[1] // prod(kernel)
         spatial = [size + more for size, more in zip(kernel, MARGIN, strict=False)]
@@ -142,8 +132,6 @@ class _Inputs:
 
 def _places(layer: DenseLayer) -> Tensor:
     """Return where each element of a map, in C, H, W order, stands in the flattened vector."""
-    import torch  # noqa: PLC0415 - heavy
-
     if layer.reads == "dense":
         return torch.arange(layer.weight.shape[1])
     axes, sizes = layer.head.feature_map.axes, layer.head.feature_map.sizes
@@ -159,8 +147,6 @@ def _places(layer: DenseLayer) -> Tensor:
 
 def _flattened(maps: Tensor, place: Tensor) -> Tensor:
     """Flatten maps (n, C, *kernel) into vectors (n, features), each element at its place."""
-    import torch  # noqa: PLC0415 - heavy
-
     vectors = torch.empty(maps.shape[0], place.numel(), dtype=maps.dtype)
     vectors[:, place] = maps.flatten(1)
     return vectors
@@ -168,8 +154,6 @@ def _flattened(maps: Tensor, place: Tensor) -> Tensor:
 
 def _real(tensor: Tensor) -> Tensor:
     """Widen to float64; a complex weight is its real and its imaginary rows."""
-    import torch  # noqa: PLC0415 - heavy
-
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor).movedim(-1, 0).flatten(0, 1)
     return tensor.to(torch.float64)
@@ -179,8 +163,6 @@ def _answers(
     inputs: _Inputs, dense: tuple[Tensor, ...], convolution: tuple[Tensor, ...]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield per kind of input: its vectors, and both answers as (inputs or cells, features)."""
-    from torch.nn import functional  # noqa: PLC0415 - heavy
-
     convolve: Callable[..., Any] = getattr(functional, f"conv{convolution[0].dim() - 2}d")
     kind = dense[0].dtype
     for maps, vectors in (
@@ -212,8 +194,6 @@ class _Total:
         self, inputs: _Inputs, dense: tuple[Tensor, ...], convolution: tuple[Tensor, ...]
     ) -> None:
         """Compare a block of output features."""
-        from torch.nn import functional  # noqa: PLC0415 - heavy
-
         wide_dense = tuple(map(_real, dense))
         wide_convolution = tuple(map(_real, convolution))
         sizes = tuple(tensor.abs() for tensor in wide_dense)

@@ -178,7 +178,7 @@ class _Difference:
 
 
 def _largest_difference(dtype: Dtype, expected: bytearray, found: bytearray) -> float | None:
-    import torch  # noqa: PLC0415 - heavy, and only needed where something is wrong
+    from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where something is wrong
 
     if dtype.torch is None:
         return None

@@ -73,7 +73,7 @@ def runs(tensor: TensorInfo, block: Block) -> Iterator[tuple[int, int]]:
 
 def read_block(file: SourceFile, tensor: TensorInfo, block: Block) -> bytearray:
     """Return the values of a block in row-major order, with lazy conj and neg bits applied."""
-    import torch  # noqa: PLC0415 - heavy, and only needed where values change places
+    from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where values change places
 
     strides, itemsize = strides_of(tensor), tensor.dtype.itemsize
     first = sum(a * b for a, b in zip(block.start, strides, strict=True)) * itemsize
