@@ -2,7 +2,8 @@
 
 In float64, where rounding is bounded: two ways of summing n products differ by at most
 2·g·Σ|x·w| with g = n·u / (1 - n·u) and u = 2⁻⁵³ (Higham, Accuracy and Stability of Numerical
-Algorithms, 2nd edition, section 3.1). That bound, per output, is the gate.
+Algorithms, 2nd edition, section 3.1), and Σ|x·w| by Cauchy and Schwarz by at most ‖x‖·‖w‖. That
+bound, per output, is the gate.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
 
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance, SourceFile
@@ -27,7 +27,7 @@ MAPS = 2
 """Seeded feature maps per layer."""
 MARGIN = (2, 1, 1)
 """How much larger the larger map is, per spatial axis."""
-BLOCK_ELEMENTS = 1 << 20
+BLOCK_ELEMENTS = 1 << 21
 """Elements of a weight computed at a time."""
 UNIT_ROUNDOFF = 2.0**-53
 
@@ -107,8 +107,8 @@ def _rows(file: SourceFile, tensor: TensorInfo, start: int, stop: int) -> Tensor
 class _Inputs:
     """The maps that a layer reads, and the same maps flattened as the spec says.
 
-    native: (MAPS, C, *kernel); larger: (1, C, *spatial); dense: (MAPS, features) and, for the
-    larger map, (windows, features) in row-major order of the output's cells.
+    maps: of the layer's own size (MAPS, C, *kernel), and a larger one (1, C, *spatial).
+    vectors: (MAPS + windows, features), windows in row-major order of the output's cells.
     """
 
     def __init__(self, layer: DenseLayer) -> None:
@@ -116,18 +116,19 @@ class _Inputs:
         channels = layer.weight.shape[1] // prod(kernel)
         spatial = [size + more for size, more in zip(kernel, MARGIN, strict=False)]
         seed = torch.Generator().manual_seed(zlib.crc32(layer.name.encode("utf-8", "replace")))
-        kind = torch.float64
-        self.native = torch.randn((MAPS, channels, *kernel), generator=seed, dtype=kind)
-        self.larger = torch.randn((1, channels, *spatial), generator=seed, dtype=kind)
-        place = _places(layer)
-        self.dense_native = _flattened(self.native, place)
-        windows = self.larger
+        native = torch.randn((MAPS, channels, *kernel), generator=seed, dtype=torch.float64)
+        larger = torch.randn((1, channels, *spatial), generator=seed, dtype=torch.float64)
+        windows = larger
         for axis, size in enumerate(kernel):
             windows = windows.unfold(2 + axis, size, 1)
         # (1, C, *cells, *kernel) → (cells, C, *kernel)
         cells = range(2, 2 + len(kernel))
         windows = windows.permute(0, *cells, 1, *range(2 + len(kernel), windows.dim()))
-        self.dense_windows = _flattened(windows.reshape(-1, channels, *kernel), place)
+        every = torch.cat((native, windows.reshape(-1, channels, *kernel)))
+        self.maps = (native, larger)
+        self.vectors = _flattened(every, _places(layer))
+        # With the bias as one more product, of 1 and itself.
+        self.norms = (self.vectors.square().sum(1) + 1).sqrt()
 
 
 def _places(layer: DenseLayer) -> Tensor:
@@ -161,21 +162,24 @@ def _real(tensor: Tensor) -> Tensor:
 
 def _answers(
     inputs: _Inputs, dense: tuple[Tensor, ...], convolution: tuple[Tensor, ...]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield per kind of input: its vectors, and both answers as (inputs or cells, features)."""
-    convolve: Callable[..., Any] = getattr(functional, f"conv{convolution[0].dim() - 2}d")
+) -> tuple[Tensor, Tensor]:
+    """Return what both answer to every vector, (vectors, features), in the weight's dtype."""
     kind = dense[0].dtype
-    for maps, vectors in (
-        (inputs.native, inputs.dense_native),
-        (inputs.larger, inputs.dense_windows),
-    ):
-        answer = convolve(maps.to(kind), *convolution)
-        # (n, features, *cells) → (n · cells, features)
-        yield (
-            vectors,
-            functional.linear(vectors.to(kind), *dense),
-            answer.flatten(2).mT.flatten(0, 1),
-        )
+    convolve: Callable[..., Tensor] = getattr(functional, f"conv{convolution[0].dim() - 2}d")
+    # (n, features, *cells) → (n · cells, features)
+    answers = (convolve(maps.to(kind), *convolution) for maps in inputs.maps)
+    found = torch.cat([answer.flatten(2).mT.flatten(0, 1) for answer in answers])
+    return functional.linear(inputs.vectors.to(kind), *dense), found
+
+
+def _norms(dense: tuple[Tensor, ...]) -> Tensor:
+    """Return the Euclidean norm of each output feature's weights, bias included."""
+    weight, *bias = dense
+    return (
+        torch.hypot(torch.linalg.vector_norm(weight, dim=1), *bias)
+        if bias
+        else (torch.linalg.vector_norm(weight, dim=1))
+    )
 
 
 class _Total:
@@ -194,18 +198,16 @@ class _Total:
         self, inputs: _Inputs, dense: tuple[Tensor, ...], convolution: tuple[Tensor, ...]
     ) -> None:
         """Compare a block of output features."""
-        wide_dense = tuple(map(_real, dense))
-        wide_convolution = tuple(map(_real, convolution))
-        sizes = tuple(tensor.abs() for tensor in wide_dense)
-        answers = _answers(inputs, wide_dense, wide_convolution)
-        for kind, (vectors, expected, found) in enumerate(answers):
-            bound = 2 * self.gamma * functional.linear(vectors.abs(), *sizes)
-            apart, alike = _apart(expected, found)
-            finite = alike & expected.isfinite()
-            self.beyond += int((~alike | (finite & (apart > bound))).sum())
-            self.compared += expected.numel()
-            self.largest[kind] = max(self.largest[kind], _greatest(apart[finite]))
-            self.bound = max(self.bound, _greatest(bound[finite]))
+        wide = tuple(map(_real, dense))
+        expected, found = _answers(inputs, wide, tuple(map(_real, convolution)))
+        bound = 2 * self.gamma * torch.outer(inputs.norms, _norms(wide))
+        apart, alike = _apart(expected, found)
+        finite = alike & expected.isfinite()
+        self.beyond += int((~alike | (finite & (apart > bound))).sum())
+        self.compared += expected.numel()
+        for kind, rows in enumerate((slice(None, MAPS), slice(MAPS, None))):
+            self.largest[kind] = max(self.largest[kind], _greatest(apart[rows][finite[rows]]))
+        self.bound = max(self.bound, _greatest(bound[finite]))
         self._add_stored(inputs, dense, convolution)
 
     def _add_stored(
@@ -215,10 +217,10 @@ class _Total:
         if self.stored is None:
             return
         try:
-            for _, expected, found in _answers(inputs, dense, convolution):
-                apart, alike = _apart(expected, found)
-                finite = alike & expected.isfinite()
-                self.stored = max(self.stored, _greatest(apart[finite]))
+            expected, found = _answers(inputs, dense, convolution)
+            apart, alike = _apart(expected, found)
+            finite = alike & expected.isfinite()
+            self.stored = max(self.stored, _greatest(apart[finite].to(torch.float64)))
         except (RuntimeError, NotImplementedError):  # torch has no kernel for the dtype
             self.stored = None
 

@@ -7,8 +7,9 @@ import os
 import secrets
 import stat
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,6 +25,19 @@ class Draft:
 
     path: Path
     descriptor: int
+    syncs: list[Future[None]] = field(default_factory=list)
+
+    def start_sync(self) -> None:
+        """Start to bring to the disk what is written so far, while the file is still looked at."""
+        pool = ThreadPoolExecutor(max_workers=1)
+        self.syncs.append(pool.submit(os.fsync, self.descriptor))
+        pool.shutdown(wait=False)
+
+    def sync(self) -> None:
+        """Bring everything to the disk; raises the OSError of an earlier start, too."""
+        for started in self.syncs:
+            started.result()
+        os.fsync(self.descriptor)
 
 
 def check_target(target: Path, *, replace: bool, inputs: Iterable[Path] = ()) -> None:
@@ -63,7 +77,7 @@ def atomically(target: Path, *, replace: bool) -> Iterator[Draft]:
     try:
         yield draft
         try:
-            os.fsync(draft.descriptor)
+            draft.sync()
             _move(draft.path, target, replace=replace)
             _sync_folder(target.parent)
         except OSError as error:
@@ -71,6 +85,7 @@ def atomically(target: Path, *, replace: bool) -> Iterator[Draft]:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(draft.path)
+        wait(draft.syncs)  # a descriptor that is in use must not be closed
         os.close(draft.descriptor)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 from fcn_convert.atomic import atomically, check_target
@@ -65,7 +67,9 @@ def convert(
         advance = _counter(progress, plan, resolved, level)
         try:
             with atomically(target, replace=force) as draft:
+                _start_importing_torch(level)
                 write(plan, original, draft.descriptor, advance)
+                draft.start_sync()
                 with open_checkpoint(draft.path) as converted:
                     proof = verify(parsed, original, converted, level, advance)
                     output_entry = _entry(target, converted.nbytes, proof)
@@ -111,6 +115,12 @@ def verify_conversion(
     if report.verdict.problems:
         raise CheckFailedError(report)
     return report
+
+
+def _start_importing_torch(level: Level) -> None:
+    """Import torch, which takes a second, while bytes are copied."""
+    if level == "activations":
+        Thread(target=import_module, args=["fcn_convert.torch_quietly"], daemon=True).start()
 
 
 def _read_spec(

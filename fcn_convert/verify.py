@@ -40,17 +40,25 @@ def verify(
     whole = (_nothing_else(resolved, found),)
     if level == "shapes" or not all(group[0].passed for group in checks.values()):
         return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole)
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    # Hashing and comparing let go of the interpreter, so they run beside the activations.
+    with ThreadPoolExecutor(max_workers=3) as pool:
         digests = pool.map(_digest, (*original.files, *converted.files))
-        for name, view in views.items():
-            written = found[resolved.names[name]]
-            checks[name].append(_bytes(original, view, converted, written, advance))
+        compared = pool.map(
+            lambda name: _bytes(
+                original, views[name], converted, found[resolved.names[name]], advance
+            ),
+            views,
+        )
         if level == "activations":
             from fcn_convert.activations import compare  # noqa: PLC0415 - imports torch
 
-            for layer in resolved.layers:
-                check = compare(layer, original, converted, resolved.names, advance)
-                checks[layer.weight.name].append(check)
+            answers = {
+                layer.weight.name: compare(layer, original, converted, resolved.names, advance)
+                for layer in resolved.layers
+            }
+        for name, check in zip(views, compared, strict=True):
+            checks[name].append(check)
+            checks[name] += [answers[name]] if level == "activations" and name in layers else []
         return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole, tuple(digests))
 
 

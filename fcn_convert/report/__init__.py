@@ -6,19 +6,20 @@ import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from math import prod
-from typing import Any
+from math import isfinite, prod
+from typing import Any, Literal
 
 from fcn_convert.errors import FcnConvertError
 from fcn_convert.formats import Checkpoint
 from fcn_convert.layers import DenseLayer, Resolved
 from fcn_convert.proof import Check, Level, Proof
 from fcn_convert.spec import Spec
-from fcn_convert.tensors import StateDict, TensorInfo
+from fcn_convert.tensors import LeftOut, StateDict, TensorInfo
 
 SCHEMA_VERSION = 1
 MATCHES, DIFFERS = "matches the spec", "does not match the spec"
 PLANNED = "planned, nothing written"
+WHOLE_FILE = "(the whole file)"
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,15 @@ class TensorEntry:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the output matches the spec, at which level, and what does not."""
+    """Whether the output matches the spec, at which level, and what does not.
+
+    output: what became of the file; where it was not written, an older one stays.
+    """
 
     text: str
     passed: bool | None
     level: Level | None
+    output: Literal["written", "not written", "only read"]
     problems: tuple[str, ...]
 
 
@@ -100,11 +105,21 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON's types; its schema is `schema.json` beside this file."""
-        return {"schema_version": SCHEMA_VERSION, **asdict(self), "totals": self.totals}
+        plain: dict[str, Any] = _as_json(asdict(self))
+        return {"schema_version": SCHEMA_VERSION, **plain, "totals": self.totals}
+
+
+def _as_json(value: Any) -> Any:
+    """Return JSON's own types: lists for tuples, texts for the numbers that it lacks."""
+    if isinstance(value, Mapping):
+        return {key: _as_json(inner) for key, inner in value.items()}
+    if isinstance(value, tuple | list):
+        return [_as_json(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not isfinite(value) else value
 
 
 class CheckFailedError(FcnConvertError):
-    """A check failed, so no output was written; the report says which."""
+    """A check failed; the report says which, and what became of the output."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -119,10 +134,11 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
     proof: Proof | None,
     *,
     strict: bool = False,
+    writes: bool = True,
 ) -> Report:
     """Put together what is known; without a proof the report is of a plan.
 
-    strict: a warning is a problem.
+    strict: a warning is a problem. writes: whether a passed check puts the output in place.
     """
     state_dict = original.state_dict(spec.state_dict)
     checks = proof.checks if proof else {}
@@ -134,7 +150,7 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
         digests[0] if digests else None,
     )
     return Report(
-        verdict=_verdict(proof, resolved.warnings if strict else ()),
+        verdict=_verdict(proof, resolved.warnings if strict else (), writes=writes),
         source=source,
         output=output,
         spec=_resolved_spec(spec, resolved, state_dict),
@@ -147,13 +163,17 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
     )
 
 
-def _verdict(proof: Proof | None, warnings: tuple[str, ...]) -> Verdict:
+def _verdict(proof: Proof | None, warnings: tuple[str, ...], *, writes: bool) -> Verdict:
     if proof is None:
-        return Verdict(PLANNED, None, None, ())
+        return Verdict(PLANNED, None, None, "not written", ())
     problems = (*proof.problems, *(f"warning: {warning}" for warning in warnings))
     text = DIFFERS if proof.problems else MATCHES
     return Verdict(
-        f"{text}, with warnings" if warnings else text, not problems, proof.level, problems
+        f"{text}, with warnings" if warnings else text,
+        not problems,
+        proof.level,
+        "only read" if not writes else "not written" if problems else "written",
+        problems,
     )
 
 
@@ -216,8 +236,20 @@ def _others(
     for name, tensor in state_dict.tensors.items():
         if name not in rewritten:
             yield _kept(tensor, resolved.names[name], checks.get(name, ()))
-    for entry in (*state_dict.left_out, *original.index.left_out):
+    for entry in (
+        *state_dict.left_out,
+        *_not_chosen(original, state_dict),
+        *original.index.left_out,
+    ):
         yield TensorEntry(entry.name, None, None, None, None, "left out", entry.reason, ())
+
+
+def _not_chosen(original: Checkpoint, chosen: StateDict) -> Iterator[LeftOut]:
+    taken = chosen.path or WHOLE_FILE
+    for other in original.index.state_dicts:
+        if other is not chosen:
+            reason = f"another state dict, of {len(other.tensors)} tensors; {taken} was taken"
+            yield LeftOut(other.path or WHOLE_FILE, reason)
 
 
 def _kept(tensor: TensorInfo, name: str, checks: tuple[Check, ...]) -> TensorEntry:

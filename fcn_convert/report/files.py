@@ -22,5 +22,9 @@ def check_suffix(path: Path) -> None:
 
 def write_report(report: Report, path: Path) -> None:
     """Write a report, in place of an older one; raises OutputError."""
-    with atomically(path, replace=True) as draft, open(draft.path, "w", encoding="utf-8") as file:
-        file.write(VIEWS[path.suffix](report))
+    text = VIEWS[path.suffix](report)
+    with atomically(path, replace=True) as draft:
+        try:
+            draft.path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{path}: {error.strerror}") from error

@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fcn_convert.errors import printable
+from fcn_convert.errors import printable, quoted
 from fcn_convert.proof import Check
 from fcn_convert.report import LayerEntry, Report, TensorEntry
 
-LOG_WIDTH = 160
-"""Columns where the output is no terminal: rich would wrap at 80."""
+LOG_WIDTH = 1 << 16
+"""Columns where the output is no terminal, so that nothing is wrapped: rich would, at 80."""
 
 
 def show(report: Report, console: Console, *, every_tensor: bool) -> None:
@@ -34,7 +34,10 @@ def show(report: Report, console: Console, *, every_tensor: bool) -> None:
     verdict = report.verdict
     style = {True: "bold green", False: "bold red", None: "bold"}[verdict.passed]
     level = f" (checked: {verdict.level})" if verdict.level else ""
-    _line(console, f"verdict: {verdict.text}{level}", style)
+    unwritten = (
+        "; no output was written" if verdict.problems and verdict.output == "not written" else ""
+    )
+    _line(console, f"verdict: {verdict.text}{level}{unwritten}", style)
     for problem in verdict.problems:
         _line(console, f"  {problem}", "red")
 
@@ -111,7 +114,8 @@ def _differences(checks: Sequence[Check]) -> str:
         elif check.name == "activations" and check.passed is not None:
             windows = check.values["larger_map_max_abs_diff"]
             both = max(value for value in (largest, windows) if isinstance(value, float))
-            shown.append(f"outputs {both:.1e} ≤ {_number(check.values['bound'])}")
+            relation = "≤" if check.passed else "beyond"
+            shown.append(f"outputs {_number(both)} {relation} {_number(check.values['bound'])}")
     return ", ".join(shown)
 
 
@@ -125,12 +129,13 @@ def _totals(report: Report) -> str:
     totals = report.totals
     listed = ", ".join(f"{count} {action}" for action, count in totals.items() if count)
     left_out = [entry.name for entry in report.tensors if entry.action == "left out"]
-    return f"tensors: {listed}" + (f" ({', '.join(left_out[:6])})" if left_out else "")
+    return f"tensors: {listed}" + (f" ({quoted(left_out, 6)})" if left_out else "")
 
 
 def _size(nbytes: int) -> str:
-    for unit in ("B", "kB", "MB"):
-        if nbytes < 1000:
-            return f"{nbytes:.3g} {unit}" if unit != "B" else f"{nbytes} B"
-        nbytes = nbytes / 1000  # type: ignore[assignment]
-    return f"{nbytes:.3g} GB"
+    size, unit = float(nbytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 999.5:  # what three digits can show
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"
