@@ -2,8 +2,9 @@
 
 In float64, where rounding is bounded: two ways of summing n products differ by at most
 2·g·Σ|x·w| with g = n·u / (1 - n·u) and u = 2⁻⁵³ (Higham, Accuracy and Stability of Numerical
-Algorithms, 2nd edition, section 3.1), and Σ|x·w| by Cauchy and Schwarz by at most ‖x‖·‖w‖. That
-bound, per output, is the gate.
+Algorithms, 2nd edition, section 3.1), and Σ|x·w| is by Hölder at most max|x|·Σ|w|, where no square
+can over- or underflow. Each term may lose as much again as the smallest normal number where it
+underflows (section 2.1). That bound, per output, is the gate.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ MARGIN = (2, 1, 1)
 BLOCK_ELEMENTS = 1 << 21
 """Elements of a weight computed at a time."""
 UNIT_ROUNDOFF = 2.0**-53
+SMALLEST_NORMAL = 2.0**-1022
 
 
 def compare(
@@ -44,6 +46,8 @@ def compare(
     Reads the Dense weight from the original and the convolution's from the output, a block of
     output features at a time. The check is not computed where torch cannot compute in the dtype.
     """
+    if 0 in layer.weight.shape:
+        return Check("activations", None, f"{layer.weight.name} has no elements to compute with")
     found = converted.state_dict(None).tensors
     pairs = [
         _Pair(original, layer.weight, converted, found[names[layer.weight.name]]),
@@ -128,7 +132,7 @@ class _Inputs:
         self.maps = (native, larger)
         self.vectors = _flattened(every, _places(layer))
         # With the bias as one more product, of 1 and itself.
-        self.norms = (self.vectors.square().sum(1) + 1).sqrt()
+        self.sizes = self.vectors.abs().amax(1).clamp(min=1)
 
 
 def _places(layer: DenseLayer) -> Tensor:
@@ -172,14 +176,11 @@ def _answers(
     return functional.linear(inputs.vectors.to(kind), *dense), found
 
 
-def _norms(dense: tuple[Tensor, ...]) -> Tensor:
-    """Return the Euclidean norm of each output feature's weights, bias included."""
+def _sums(dense: tuple[Tensor, ...]) -> Tensor:
+    """Return the sum of the absolute weights of each output feature, bias included."""
     weight, *bias = dense
-    return (
-        torch.hypot(torch.linalg.vector_norm(weight, dim=1), *bias)
-        if bias
-        else (torch.linalg.vector_norm(weight, dim=1))
-    )
+    total = torch.linalg.vector_norm(weight, ord=1, dim=1)
+    return total + bias[0].abs() if bias else total
 
 
 class _Total:
@@ -188,10 +189,12 @@ class _Total:
     def __init__(self, features_in: int) -> None:
         terms = features_in + 1  # the bias is one more
         self.gamma = terms * UNIT_ROUNDOFF / (1 - terms * UNIT_ROUNDOFF)
+        self.underflow = terms * SMALLEST_NORMAL
         self.largest = [0.0, 0.0]
         self.bound = 0.0
         self.compared = 0
         self.beyond = 0
+        self.unlike = 0
         self.stored: float | None = 0.0
 
     def add(
@@ -200,9 +203,10 @@ class _Total:
         """Compare a block of output features."""
         wide = tuple(map(_real, dense))
         expected, found = _answers(inputs, wide, tuple(map(_real, convolution)))
-        bound = 2 * self.gamma * torch.outer(inputs.norms, _norms(wide))
+        bound = 2 * (torch.outer(self.gamma * inputs.sizes, _sums(wide)) + self.underflow)
         apart, alike = _apart(expected, found)
         finite = alike & expected.isfinite()
+        self.unlike += int((~alike).sum())
         self.beyond += int((~alike | (finite & (apart > bound))).sum())
         self.compared += expected.numel()
         for kind, rows in enumerate((slice(None, MAPS), slice(MAPS, None))):
@@ -232,6 +236,8 @@ class _Total:
             if self.beyond
             else ""
         )
+        if self.unlike:
+            problem += f"; {self.unlike} are not finite in one of the two, or not in the same way"
         values = {
             "max_abs_diff": self.largest[0],
             "larger_map_max_abs_diff": self.largest[1],
@@ -250,4 +256,5 @@ def _apart(expected: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _greatest(values: Tensor) -> float:
+    values = values[values.isfinite()]  # a difference can overflow where its values do not
     return float(values.max()) if values.numel() else 0.0

@@ -185,6 +185,16 @@ class StateDict:
         return tuple(tuple(group) for group in groups if len(group) > 1)
 
 
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """A CRC-32 that a container stores of a part of the file."""
+
+    name: str
+    offset: int
+    nbytes: int
+    crc32: int
+
+
 @dataclass(frozen=True)
 class Index:
     """Everything a checkpoint holds, by name and place, without a byte of its values.
@@ -194,6 +204,7 @@ class Index:
     left_out: entries of the file that belong to no state dict, with the reason.
     notes: what a reader should know about how names were derived.
     metadata: texts that the file's author stored beside the tensors.
+    checksums: what the container says of its parts; held against them only where bytes are read.
     """
 
     format: str
@@ -201,6 +212,7 @@ class Index:
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    checksums: tuple[Checksum, ...] = ()
 
     def state_dict(self, path: str | None) -> StateDict:
         """Return the state dict at `path`, or the only one there is.

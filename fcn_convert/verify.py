@@ -7,19 +7,22 @@ passing through it.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from math import prod
+from zlib import crc32
 
+from fcn_convert.errors import CheckpointError
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance, SourceFile
 from fcn_convert.formats.strided import blocks, read_block, runs
 from fcn_convert.layers import DenseLayer, Resolved, resolve
 from fcn_convert.proof import Check, Level, Proof
 from fcn_convert.spec import Spec
-from fcn_convert.tensors import Dtype, TensorInfo, is_row_major
+from fcn_convert.tensors import Checksum, Dtype, TensorInfo, is_row_major
 
 CHUNK_BYTES = 1 << 20
 
@@ -43,6 +46,7 @@ def verify(
     # Hashing and comparing let go of the interpreter, so they run beside the activations.
     with ThreadPoolExecutor(max_workers=3) as pool:
         digests = pool.map(_digest, (*original.files, *converted.files))
+        intact = pool.map(lambda c: _check_intact(original.files[0], c), original.index.checksums)
         compared = pool.map(
             lambda name: _bytes(
                 original, views[name], converted, found[resolved.names[name]], advance
@@ -56,6 +60,7 @@ def verify(
                 layer.weight.name: compare(layer, original, converted, resolved.names, advance)
                 for layer in resolved.layers
             }
+        deque(intact, maxlen=0)  # raises what a check raised
         for name, check in zip(views, compared, strict=True):
             checks[name].append(check)
             checks[name] += [answers[name]] if level == "activations" and name in layers else []
@@ -99,6 +104,9 @@ def _shapes(resolved: Resolved, view: TensorInfo, found: Mapping[str, TensorInfo
         problem = f"{name} has the shape {list(written.shape)}, expected {list(view.shape)}"
     elif written.dtype != view.dtype:
         problem = f"{name} is {written.dtype.name}, expected {view.dtype.name}"
+    elif not written.is_plain:
+        # The same bytes under other strides are other values.
+        problem = f"{name} is not stored in row-major order; save it after `.contiguous()`"
     return Check("shapes", not problem, problem)
 
 
@@ -206,6 +214,19 @@ def _position(element: int, shape: tuple[int, ...]) -> Iterator[int]:
         inner = prod(shape[axis + 1 :])
         yield element // inner
         element %= inner
+
+
+def _check_intact(file: SourceFile, part: Checksum) -> None:
+    """Raise CheckpointError where a part of the file is not what its checksum was made of."""
+    crc = 0
+    for at in range(0, part.nbytes, CHUNK_BYTES):
+        chunk = file.pread(part.offset + at, min(CHUNK_BYTES, part.nbytes - at))
+        crc = crc32(chunk, crc)
+    if crc != part.crc32:
+        raise CheckpointError(
+            f"{file.path}: is damaged: the checksum of {part.name!r} is {crc:08x}, "
+            f"but the file says {part.crc32:08x}"
+        )
 
 
 def _digest(file: SourceFile) -> str:

@@ -12,7 +12,7 @@ from fcn_convert.formats.source import SourceFile
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
 from fcn_convert.formats.torch_records import RecordError, Tensor, locate
 from fcn_convert.formats.zip_directory import LOCAL_SIGNATURE, Member, read_directory
-from fcn_convert.tensors import Index, TensorInfo, shown
+from fcn_convert.tensors import Checksum, Index, TensorInfo, shown
 
 PICKLE = "data.pkl"
 
@@ -39,7 +39,12 @@ def read_index(file: SourceFile) -> Index:
     except RecordError as error:
         raise CheckpointError(f"{file.path}: {error}") from error
     notes = (MODULE_NOTE,) if search.from_modules else ()
-    return Index("torch (zip)", tuple(search.found), tuple(search.left_out), notes)
+    # A CRC of 0 means that it was not computed.
+    checksums = tuple(
+        Checksum(m.name, m.offset, m.nbytes, m.crc) for m in members.values() if m.crc
+    )
+    found, left_out = tuple(search.found), tuple(search.left_out)
+    return Index("torch (zip)", found, left_out, notes, checksums=checksums)
 
 
 def _folder(file: SourceFile, members: dict[str, Member]) -> str:
