@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -14,7 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from fcn_convert.cli import app, say
-from fcn_convert.errors import FcnConvertError
+from fcn_convert.errors import FcnConvertError, SpecError
 
 UNUSABLE, BUG = 2, 70
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -26,6 +27,7 @@ class _Interrupted(BaseException):
 
 def main() -> NoReturn:
     """Run the command and exit."""
+    _prepare_streams()
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, _interrupt)
@@ -35,12 +37,11 @@ def main() -> NoReturn:
     except SystemExit as ending:
         status = ending.code if isinstance(ending.code, int) else UNUSABLE
     except FcnConvertError as error:
-        say(f"error: {error}")
+        problems = error.problems if isinstance(error, SpecError) else (str(error),)
+        say(*(f"error: {problem}" for problem in problems))
         status = UNUSABLE
     except _Interrupted as interrupted:
         status = 128 + interrupted.args[0]
-    except BrokenPipeError:
-        status = 128 + signal.SIGPIPE
     except Exception:  # noqa: BLE001 - the last resort: a bug keeps its traceback
         traceback.print_exc()
         status = BUG
@@ -48,16 +49,30 @@ def main() -> NoReturn:
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    for other in SIGNALS:  # a second one must not stop the removal of drafts
+        signal.signal(other, signal.SIG_IGN)
     raise _Interrupted(number)
 
 
+def _prepare_streams() -> None:
+    """Let nothing that we print fail by its encoding, or because its stream was closed."""
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed: the next file to be opened would get its descriptor
+            null = os.open(os.devnull, os.O_RDWR)
+            stream = os.fdopen(null, "r" if name == "stdin" else "w", encoding="utf-8")
+            setattr(sys, name, stream)
+        if name != "stdin" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _leave(status: int) -> NoReturn:
-    """Exit; a reader of our output who has gone is no error to report at shutdown."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = status or 128 + signal.SIGPIPE
+    """Exit; what cannot be printed any more must not fail at shutdown."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     sys.exit(status)
 
 

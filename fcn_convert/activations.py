@@ -179,7 +179,7 @@ def _answers(
 def _sums(dense: tuple[Tensor, ...]) -> Tensor:
     """Return the sum of the absolute weights of each output feature, bias included."""
     weight, *bias = dense
-    total = torch.linalg.vector_norm(weight, ord=1, dim=1)
+    total: Tensor = torch.linalg.vector_norm(weight, ord=1, dim=1)
     return total + bias[0].abs() if bias else total
 
 

@@ -53,11 +53,11 @@ def check_target(target: Path, *, replace: bool, inputs: Iterable[Path] = ()) ->
         return
     except OSError as error:
         raise OutputError(f"{target}: {error.strerror}") from error
-    for path in inputs:
-        if path.exists() and os.path.samestat(os.stat(target), os.stat(path)):
-            raise OutputError(f"{target}: is the same file as {path}, which is only read")
     if not stat.S_ISREG(found.st_mode):
         raise OutputError(f"{target}: exists and is not a regular file; nothing else is replaced")
+    for path in inputs:
+        if os.path.exists(path) and os.path.samestat(found, os.stat(path)):
+            raise OutputError(f"{target}: is the same file as {path}, which is only read")
     if not replace:
         raise OutputError(f"{target}: exists already; --force replaces it")
 

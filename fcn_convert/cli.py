@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TextIO
 
 import typer
 
 from fcn_convert import __version__
-from fcn_convert.errors import printable
+from fcn_convert.errors import OutputError, printable
 from fcn_convert.report import Report
 
 # Only what a command uses is imported, inside of it: --help and --version stay quick.
@@ -48,7 +49,8 @@ Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 where there is a 
 
 def _version(asked: bool) -> None:
     if asked:
-        sys.stdout.write(f"fcn-convert {__version__}\n")
+        with _stdout() as stdout:
+            stdout.write(f"fcn-convert {__version__}\n")
         raise typer.Exit
 
 
@@ -143,7 +145,8 @@ def schema(
         from fcn_convert.report.json_view import SCHEMA
 
         text = SCHEMA.read_text("utf-8").rstrip()
-    sys.stdout.write(text + "\n")
+    with _stdout() as stdout:
+        stdout.write(text + "\n")
 
 
 @dataclass(frozen=True)
@@ -165,28 +168,50 @@ def _show(work: Callable[[Callable[[int, int], None] | None], Report], view: _Vi
             report = work(progress)
     except CheckFailedError as failed:
         report, status = failed.report, CHECK_FAILED
-    for warning in report.warnings:
-        say(f"warning: {warning}")
+    if not view.quiet:
+        say(*(f"warning: {warning}" for warning in report.warnings))
     if view.as_json:
         from fcn_convert.report.json_view import to_json
 
-        sys.stdout.write(to_json(report))
+        with _stdout() as stdout:
+            stdout.write(to_json(report))
     elif not view.quiet:
-        from rich.console import Console
-
-        from fcn_convert.report.terminal import show
-
-        show(report, Console(), every_tensor=view.every_tensor)
-    elif status:
-        say(f"error: {report.verdict.text}: {'; '.join(report.verdict.problems)}")
+        with _stdout() as stdout:  # rendering writes to it, too
+            stdout.write(_tables(report, view))
+    if view.as_json or view.quiet:  # the tables say it themselves
+        say(*(f"error: {problem}" for problem in report.verdict.problems))
     if status:
         raise typer.Exit(status)
 
 
-def say(text: str) -> None:
-    """Print a line to stderr, with nothing in it that a terminal would obey."""
-    lines = text.split("\n")
-    sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
+def _tables(report: Report, view: _View) -> str:
+    from rich.console import Console
+
+    from fcn_convert.report.terminal import show
+
+    console = Console()
+    with console.capture() as capture:
+        show(report, console, every_tensor=view.every_tensor)
+    return capture.get()
+
+
+@contextmanager
+def _stdout() -> Iterator[TextIO]:
+    """Give stdout for a result; a reader who has gone is no error, a full disk is."""
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise typer.Exit(128 + signal.SIGPIPE) from None
+    except OSError as error:
+        raise OutputError(f"standard output: {error.strerror}") from error
+
+
+def say(*lines: str) -> None:
+    """Print lines to stderr, with nothing in them that a terminal would obey."""
+    with suppress(OSError):  # there is nowhere left to say it
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
+        sys.stderr.flush()
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
@@ -54,10 +56,10 @@ def convert(
     other FcnConvertError where an input or a path is unusable.
     """
     source = Path(checkpoint)
-    target = source.with_suffix(OUTPUT_SUFFIX) if output is None else Path(output)
-    parsed, inputs = _read_spec(spec, source)
-    paths = _report_paths(reports, target, inputs)
+    target = _beside(source, OUTPUT_SUFFIX) if output is None else Path(output)
     with open_checkpoint(source) as original:
+        parsed, inputs = _read_spec(spec, source)
+        paths = _report_paths(reports, target, inputs)
         state_dict = original.state_dict(parsed.state_dict)
         resolved = resolve(parsed, state_dict)
         plan = make_plan(resolved, state_dict)
@@ -100,21 +102,28 @@ def verify_conversion(
     CheckFailedError, with the report, where a check fails.
     """
     source, target = Path(original), Path(converted)
-    parsed, inputs = _read_spec(spec, source)
-    paths = _report_paths(reports, target, inputs)
     with open_checkpoint(source) as before, open_checkpoint(target) as after:
+        parsed, inputs = _read_spec(spec, source)
+        paths = _report_paths(reports, target, inputs)
         state_dict = before.state_dict(parsed.state_dict)
         resolved = resolve(parsed, state_dict)
         advance = _counter(progress, make_plan(resolved, state_dict), resolved, level)
         proof = verify(parsed, before, after, level, advance)
         before.check_unchanged()
         after.check_unchanged()
-        entry = _entry(target, after.nbytes, proof)
-        report = make_report(parsed, resolved, before, entry, proof, strict=strict)
+        entry = replace(_entry(target, after.nbytes, proof), format=after.index.format)
+        report = make_report(parsed, resolved, before, entry, proof, strict=strict, writes=False)
     _write_reports(report, paths, "the check is done")
     if report.verdict.problems:
         raise CheckFailedError(report)
     return report
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """Return the path with another suffix; raises OutputError for one without a name, say `.`."""
+    if not path.name:
+        raise OutputError(f"{path}: is not the path of a file")
+    return path.with_suffix(suffix)
 
 
 def _start_importing_torch(level: Level) -> None:
@@ -131,8 +140,8 @@ def _read_spec(
         return spec, [source]
     if isinstance(spec, Mapping):
         return make_spec(spec), [source]
-    path = source.with_suffix(SPEC_SUFFIX) if spec is None else Path(spec)
-    if spec is None and not path.exists():
+    path = _beside(source, SPEC_SUFFIX) if spec is None else Path(spec)
+    if spec is None and not os.path.exists(path):
         problem = (
             f"{source} has no spec: expected {path.name} beside it, or --spec FILE; "
             "`feature_map: [C, H, W]` is often all that it needs"
@@ -145,10 +154,10 @@ def _report_paths(
     reports: Iterable[str | Path] | None, target: Path, inputs: list[Path]
 ) -> list[Path]:
     """Return where to write reports, checked before any work is done."""
-    paths = [target.with_suffix(REPORT_SUFFIX)] if reports is None else list(map(Path, reports))
+    paths = [_beside(target, REPORT_SUFFIX)] if reports is None else list(map(Path, reports))
     for path in paths:
         check_suffix(path)
-        if path.resolve() == target.resolve():
+        if os.path.realpath(path) == os.path.realpath(target):
             raise OutputError(f"{path}: is the output; a report needs a path of its own")
         check_target(path, replace=True, inputs=[*inputs, target])
     return paths

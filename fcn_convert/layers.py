@@ -15,6 +15,10 @@ from fcn_convert.spec import Dense, Head, Reads, Spec
 from fcn_convert.tensors import StateDict, TensorInfo, natural_key
 
 WEIGHT, BIAS = ".weight", ".bias"
+NORMED = ("weight_g", "weight_orig", "original", "original0")
+"""Ends of the names under which weight and spectral norm keep what the weight is made of."""
+RESERVED = "__metadata__"
+"""Not a tensor's name in a safetensors header."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,18 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
     problems: list[str] = []
     heads = [_named_layers(spec, head, state_dict, problems) for head in spec.heads]
     named = [layer.name for head in heads for layer in head or ()]
+    found = [
+        _only_reading(spec, head, state_dict, named, problems) if entries is None else entries
+        for head, entries in zip(spec.heads, heads, strict=True)
+    ]
+    every = [layer.name for head in found for layer in head]
     problems += [
-        f"{name} is named twice; a layer belongs to one head once"
-        for name in sorted({name for name in named if named.count(name) > 1})
+        f"{name} is named twice, or two heads would take it; a layer belongs to one head once"
+        for name in sorted({name for name in every if every.count(name) > 1}, key=natural_key)
     ]
     layers: list[DenseLayer] = []
-    for head, entries in zip(spec.heads, heads, strict=True):
-        found = (
-            _only_reading(spec, head, state_dict, named, problems) if entries is None else entries
-        )
-        layers += _what_they_read(spec, head, state_dict, found, problems)
+    for head, entries in zip(spec.heads, found, strict=True):
+        layers += _what_they_read(spec, head, state_dict, entries, problems)
     names = _renamed(spec, state_dict, problems)
     for head in spec.heads:
         problems += _inapplicable(spec, head, state_dict)
@@ -110,7 +116,7 @@ def _why_not_dense(name: str, state_dict: StateDict, weights: Iterable[str]) -> 
     if name in state_dict.tensors:
         return f"is a tensor; name its module, {name.rpartition('.')[0] or 'without its last part'}"
     inside = [tensor for tensor in state_dict.tensors if tensor.startswith(f"{name}.")]
-    if any(tensor.endswith(("weight_g", "original0", "weight_orig")) for tensor in inside):
+    if any(tensor.endswith(NORMED) for tensor in inside):
         return (
             f"has no plain weight but {quoted(inside)}: "
             "remove its weight or spectral norm before saving"
@@ -181,13 +187,11 @@ def _only_reading(
     if len(first) == 1 and len(chain) == len(weights):
         return [Dense(name) for name in chain]
     listed = quoted(f"{n} {list(w.shape)}" for n, w in weights.items()) or "none"
-    reason = (
-        f"{len(first) or 'no'} Dense layer{'' if len(first) == 1 else 's'} of the checkpoint "
-        f"read{'s' if len(first) == 1 else ''} feature_map {head.feature_map} "
-        f"({head.feature_map.features} features)"
-    )
+    shown = f"feature_map {head.feature_map} has {head.feature_map.features} features"
     if len(first) == 1:
-        reason += ", but not every other one follows from it"
+        reason = f"{shown}, which {first[0]} reads, but not every other layer follows from it"
+    else:
+        reason = f"{shown}, and {len(first) or 'no'} Dense layers have as many inputs"
     problems.append(
         f"the Dense layers cannot be told from their shapes: {reason}; list them in forward order "
         f"as `dense: [...]`, out of: {listed}{spec.at(head.line)}"
@@ -219,11 +223,18 @@ def _renamed(spec: Spec, state_dict: StateDict, problems: list[str]) -> dict[str
 def _clashes(names: Mapping[str, str]) -> Iterator[str]:
     old_names: dict[str, str] = {}
     for old, new in names.items():
-        if not new:
+        if old and not new:
             yield f"rename: {old} would have no name left"
+        elif new != old and ("" in new.split(".") or new == RESERVED or not _is_text(new)):
+            yield f"rename: {old} would be called {new!r}, which no tensor can be"
         elif new in old_names:
             yield f"rename: {old_names[new]} and {old} would both be called {new}"
         old_names[new] = old
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a name has a form in UTF-8: a lone surrogate has none."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _inapplicable(spec: Spec, head: Head, state_dict: StateDict) -> Iterator[str]:

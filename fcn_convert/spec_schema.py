@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import permutations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -17,7 +18,7 @@ from pydantic import (
     field_validator,
 )
 
-from fcn_convert.spec import Layout, Reads, make_feature_map
+from fcn_convert.spec import AXES, Layout, Reads, make_feature_map
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Name = Annotated[str, Field(min_length=1)]
@@ -25,14 +26,26 @@ Name = Annotated[str, Field(min_length=1)]
 
 _UNSAID: Any = None
 """A default is not validated: leaving a key out is fine, `key: null` is a mistake."""
+_OTHER, _MAPPING = "\0other", "\0mapping"
+"""What pydantic puts into an error's path for a union; no key of a spec is called so."""
+_ORDERS = ["".join(order) for axes in AXES.values() for order in permutations(axes)]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
+def _one_of_the_axes(schema: dict[str, Any]) -> None:
+    """Say in JSON Schema which axes go together."""
+    schema["anyOf"] = [
+        {"required": list(axes), "propertyNames": {"enum": list(axes)}} for axes in AXES.values()
+    ]
+
+
 class SizesByAxis(_Model):
     """Sizes of a feature map by axis: C with L, with H and W, or with D, H and W."""
+
+    model_config = ConfigDict(json_schema_extra=_one_of_the_axes)
 
     C: Size
     L: Size = _UNSAID
@@ -53,7 +66,7 @@ class DenseModel(_Model):
 
 
 def _by_type(value: object) -> str:
-    return "mapping" if isinstance(value, Mapping | BaseModel) else "other"
+    return _MAPPING if isinstance(value, Mapping | BaseModel) else _OTHER
 
 
 def _a_feature_map(value: Any) -> Any:
@@ -68,12 +81,12 @@ def _sizes(value: Any) -> Any:
 # Unions are decided by the value's type first, so that a mistake is one error and not one each.
 SizesInOrder = Annotated[list[Size], Field(min_length=2, max_length=4)]
 FeatureMapField = Annotated[
-    Annotated[SizesInOrder, Tag("other")] | Annotated[SizesByAxis, Tag("mapping")],
+    Annotated[SizesInOrder, Tag(_OTHER)] | Annotated[SizesByAxis, Tag(_MAPPING)],
     Discriminator(_by_type),
     AfterValidator(_a_feature_map),
 ]
 DenseField = Annotated[
-    Annotated[Name, Tag("other")] | Annotated[DenseModel, Tag("mapping")],
+    Annotated[Name, Tag(_OTHER)] | Annotated[DenseModel, Tag(_MAPPING)],
     Discriminator(_by_type),
 ]
 
@@ -88,6 +101,7 @@ class _HeadKeys(_Model):
         default=_UNSAID,
         description="The axes in the order of the flattened vector, slowest first, e.g. HWC. "
         "Default: channels first (CL, CHW, CDHW).",
+        json_schema_extra={"enum": [*_ORDERS]},
     )
     dense: list[DenseField] = Field(
         default=_UNSAID,
@@ -140,7 +154,7 @@ def model_problems(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, .
         SpecModel.model_validate(data)
     except ValidationError as error:
         for detail in error.errors():
-            path = tuple(part for part in detail["loc"] if part not in {"other", "mapping"})
+            path = tuple(part for part in detail["loc"] if part not in {_OTHER, _MAPPING, "[key]"})
             yield path, _sentence(path, detail["type"], detail["msg"], detail["input"])
 
 
@@ -150,6 +164,8 @@ def _sentence(path: tuple[str | int, ...], kind: str, message: str, value: objec
         return f"unknown key {where!r}"
     if kind == "missing":
         return f"{where} is missing"
+    if kind == "model_type":
+        return f"{where}: should be a mapping of keys, found {value!r:.60}"
     if kind == "too_short":
         return f"{where}: has too few entries, found {value!r}"
     reason = message.removeprefix("Value error, ").removeprefix("Input ")
@@ -159,10 +175,25 @@ def _sentence(path: tuple[str | int, ...], kind: str, message: str, value: objec
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a spec, for editors."""
-    schema = SpecModel.model_json_schema()
+    schema = _without_nulls(SpecModel.model_json_schema())
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         **schema,
         "title": "fcn-convert spec",
-        "oneOf": [{"required": ["feature_map"]}, {"required": ["heads"]}],
+        "oneOf": [
+            {"required": ["feature_map"]},
+            {
+                "required": ["heads"],
+                "not": {"anyOf": [{"required": ["flatten"]}, {"required": ["dense"]}]},
+            },
+        ],
     }
+
+
+def _without_nulls(schema: Any) -> Any:
+    """Leave out the default `null`, which editors would fill in and the spec refuses."""
+    if isinstance(schema, list):
+        return [_without_nulls(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {key: _without_nulls(value) for key, value in schema.items() if value is not None}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, NodeEvent
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from fcn_convert.errors import SpecError, printable
@@ -42,10 +42,7 @@ def read_yaml(text: str, source: str) -> Document:
     """Parse a document; raises SpecError where it is no YAML at all."""
     yaml = YAML(typ="safe", pure=True)
     try:
-        for event in yaml.parse(text):
-            if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
-                line = event.start_mark.line + 1
-                raise SpecError([f"anchors and aliases are not allowed here ({source}:{line})"])
+        _check_events(yaml, text, source)
         root = yaml.compose(text)
         document = Document(source, SafeConstructor(loader=yaml).construct_object)
         if root is None:
@@ -61,6 +58,18 @@ def read_yaml(text: str, source: str) -> Document:
     return document
 
 
+def _check_events(yaml: YAML, text: str, source: str) -> None:
+    """Raise SpecError for what must not even be composed: aliases, and nesting without end."""
+    depth = 0
+    for event in yaml.parse(text):
+        depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
+        at = f"({source}:{event.start_mark.line + 1})"
+        if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
+            raise SpecError([f"anchors and aliases are not allowed here {at}"])
+        if depth > _MAX_DEPTH:  # before the scanner, whose time is quadratic in the depth
+            raise SpecError([f"the spec is nested too deeply {at}"])
+
+
 def _line(node: Node) -> int:
     line: int = node.start_mark.line + 1
     return line
@@ -68,8 +77,6 @@ def _line(node: Node) -> int:
 
 def _plain(node: Node, path: tuple[str | int, ...], document: Document) -> object:
     document.lines.setdefault(path, _line(node))
-    if len(path) > _MAX_DEPTH:
-        raise SpecError([f"the spec is nested too deeply ({document.source}:{_line(node)})"])
     if str(node.tag) not in _PLAIN_TAGS:
         document.add(node, f"tag {printable(str(node.tag))} is not allowed here")
         return None
@@ -77,7 +84,10 @@ def _plain(node: Node, path: tuple[str | int, ...], document: Document) -> objec
         return _mapping(node, path, document)
     if isinstance(node, SequenceNode):
         return [_plain(child, (*path, at), document) for at, child in enumerate(node.value)]
-    return document.construct(node)
+    try:
+        return document.construct(node)
+    except ValueError as error:  # a number of thousands of digits
+        raise SpecError([f"not valid YAML: {error} ({document.source}:{_line(node)})"]) from error
 
 
 def _mapping(
