@@ -28,7 +28,7 @@ endif
 
 .PHONY: help
 help:
-	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
 # Both need the same .venv, which two pips must not fill at once.
 $(VENV)/.installed: pyproject.toml constraints.txt

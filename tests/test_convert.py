@@ -3,7 +3,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.resources import files
 from math import prod
 from pathlib import Path
@@ -22,6 +24,9 @@ from fcn_convert.spec import make_spec
 
 SPEC = {"feature_map": [3, 2, 4], "flatten": "HWC"}
 SCHEMA = json.loads(files("fcn_convert.report").joinpath("schema.json").read_text("utf-8"))
+
+# `fcn_convert.convert` is the function; the module of that name is found among the loaded ones.
+MODULE: Any = sys.modules["fcn_convert.convert"]
 
 every_level = pytest.mark.parametrize("level", LEVELS, ids=LEVELS)
 
@@ -343,7 +348,7 @@ def test_a_warning(source: Path, output: Path, *, strict: bool) -> None:
         assert len(report.warnings) == 1
         assert report.verdict.passed
         return
-    with pytest.raises(CheckFailedError, match=r"^warning: no convolution .* 4 channels"):
+    with pytest.raises(CheckFailedError, match=r"no convolution .* 4 channels"):
         convert(source, spec, output, strict=True, level="bytes")
     assert not output.exists()
     data = read_report(output.with_suffix(".report.json"))
@@ -366,7 +371,7 @@ def test_nothing_is_left_when_it_breaks_off(
     def breaks(*_: object) -> None:
         raise error("broken off")
 
-    monkeypatch.setattr(f"fcn_convert.convert.{moment}", breaks)
+    monkeypatch.setattr(MODULE, moment, breaks)
     with pytest.raises(error, match="broken off"):
         convert(source, SPEC, output)
     assert listed(tmp_path) == {source.name}
@@ -375,15 +380,13 @@ def test_nothing_is_left_when_it_breaks_off(
 def test_a_source_written_to_meanwhile(
     source: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fcn_convert.convert as module  # noqa: PLC0415 - the name `convert` is the function
-
-    write = module.write
+    write = MODULE.write
 
     def touched(*arguments: Any) -> None:
         write(*arguments)
         os.utime(source, ns=(1, 1))
 
-    monkeypatch.setattr("fcn_convert.convert.write", touched)
+    monkeypatch.setattr(MODULE, "write", touched)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: was written to while"):
         convert(source, SPEC, output)
     assert listed(tmp_path) == {source.name}
@@ -591,7 +594,7 @@ def test_verify_conversion_agrees(source: Path, output: Path, tmp_path: Path) ->
     made = convert(source, SPEC, output)
     before = listed(tmp_path)
     report = verify_conversion(source, output, SPEC)
-    assert report.verdict == made.verdict
+    assert report.verdict == replace(made.verdict, output="only read")
     assert report.layers == made.layers
     assert report.output == made.output
     assert listed(tmp_path) == before  # no report unless one is named
