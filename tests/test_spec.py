@@ -1,0 +1,551 @@
+from __future__ import annotations
+
+import time
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+
+from fcn_convert.errors import CheckpointError, SpecError
+from fcn_convert.spec import MAX_SPEC_BYTES, Dense, Spec, load_spec, make_spec, parse_spec
+from fcn_convert.spec_schema import json_schema
+
+AXES = ("CL", "CHW", "CDHW")
+SCHEMA = jsonschema.Draft202012Validator(json_schema())
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(SpecError, match=r"\S") as caught:
+        parse_spec(text, "spec.yaml")
+    return list(caught.value.problems)
+
+
+def plain(text: str) -> Any:
+    """The oracle: what a YAML library makes of a text, for the JSON Schema."""
+    return YAML(typ="safe", pure=True).load(text)
+
+
+# What can be said.
+
+WHOLE = """\
+version: 1
+state_dict: model_ema
+layout: torch
+heads:
+  - feature_map: {C: 64, H: 3, W: 3}
+    flatten: WHC
+    dense: [dense4, dense5_1, {name: dense5_2, reads: dense}]
+  - feature_map:
+      - 8
+      - 5
+    dense:
+      - name: tail.*
+        reads: map
+rename:
+  classifier.1: conv_classifier.0
+  "7": ''
+"""
+
+
+def test_every_key() -> None:
+    spec = parse_spec(WHOLE, "spec.yaml")
+    assert (spec.state_dict, spec.layout, spec.source) == ("model_ema", "torch", "spec.yaml")
+    assert dict(spec.rename) == {"classifier.1": "conv_classifier.0", "7": ""}
+    assert dict(spec.rename_lines) == {"classifier.1": 15, "7": 16}
+    first, second = spec.heads
+    assert (first.feature_map.axes, first.feature_map.sizes) == ("CHW", (64, 3, 3))
+    assert (first.flatten, first.line) == ("WHC", 5)
+    assert first.dense == (
+        Dense("dense4", None, 7),
+        Dense("dense5_1", None, 7),
+        Dense("dense5_2", "dense", 7),
+    )
+    assert (second.feature_map.axes, second.feature_map.sizes) == ("CL", (8, 5))
+    assert (second.flatten, second.line) == ("CL", 8)
+    assert second.dense == (Dense("tail.*", "map", 12),)
+
+
+def test_one_line_is_enough() -> None:
+    spec = parse_spec("feature_map: [512, 7, 7]          # C, then the spatial axes\n")
+    (head,) = spec.heads
+    assert (head.flatten, head.dense, head.line) == ("CHW", None, 1)
+    assert (head.feature_map.channels, head.feature_map.kernel) == (512, (7, 7))
+    assert (head.feature_map.features, str(head.feature_map)) == (25088, "512×7×7")
+    assert (spec.state_dict, spec.layout, dict(spec.rename)) == (None, "torch", {})
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_maps_as_lists_and_mappings(data: st.DataObject) -> None:
+    axes = data.draw(st.sampled_from(AXES))
+    sizes = [data.draw(st.integers(1, 2**31 - 1)) for _ in axes]
+    flatten = "".join(data.draw(st.permutations(axes)))
+    shuffled = data.draw(st.permutations(list(zip(axes, sizes, strict=True))))
+    listed = ", ".join(map(str, sizes))
+    mapped = ", ".join(f"{axis}: {size}" for axis, size in shuffled)
+    specs = [
+        parse_spec(f"feature_map: [{listed}]\nflatten: {flatten}\n"),
+        parse_spec(f"feature_map: {{{mapped}}}\nflatten: {flatten}\n"),
+        make_spec({"feature_map": dict(shuffled), "flatten": flatten}),
+    ]
+    for spec in specs:
+        (head,) = spec.heads
+        assert (head.feature_map.axes, head.feature_map.sizes) == (axes, tuple(sizes))
+        assert head.flatten == flatten
+
+
+@pytest.mark.parametrize(
+    ("axes", "order"),
+    [
+        pytest.param(axes, "".join(order), id="".join(order))
+        for axes in AXES
+        for order in permutations(axes)
+    ],
+)
+def test_every_flatten_order(axes: str, order: str) -> None:
+    text = f"feature_map: {[2] * len(axes)}\nflatten: {order}"
+    assert parse_spec(text).heads[0].flatten == order
+    assert SCHEMA.is_valid(plain(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("\ufefffeature_map: [1, 2, 2]", id="byte-order-mark"),
+        pytest.param("feature_map: [1, 2, 2]\r\nflatten: HWC\r\n", id="crlf"),
+        pytest.param("---\nfeature_map: [1, 2, 2]\n...\n", id="document-markers"),
+        pytest.param('{"feature_map": [1, 2, 2]}', id="json"),
+        pytest.param("# nothing\n\nfeature_map:\n- 1\n- 2\n- 2\n", id="block-list"),
+        pytest.param("feature_map: [0x1, 0b10, 2]", id="other-bases"),
+    ],
+)
+def test_forms_of_yaml(tmp_path: Path, text: str) -> None:
+    if "0b" in text:
+        text = text.replace("0b10", "0o2")  # YAML 1.2 has no binary numbers
+    path = tmp_path / "s.yaml"
+    path.write_bytes(text.encode("utf-8"))
+    (head,) = load_spec(path).heads
+    assert head.feature_map.sizes == (1, 2, 2)
+
+
+def test_keys_are_names_as_written() -> None:
+    spec = parse_spec("feature_map: [1, 2]\nrename:\n  0: a\n  no: b\n  1e-5: c\n  1_0: d\n")
+    assert dict(spec.rename) == {"0": "a", "no": "b", "1e-5": "c", "1_0": "d"}
+
+
+def test_a_spec_without_lines() -> None:
+    assert make_spec({"feature_map": [1, 2]}).at(None) == ""
+    assert Spec((), source="a.yaml").at(3) == " (a.yaml:3)"
+
+
+# What cannot.
+
+BAD = [
+    pytest.param(
+        "featuremap: [1, 2, 2]", [r"unknown key 'featuremap' .*:1", r"neither.*:1"], id="typo"
+    ),
+    pytest.param(
+        "{}", [r"the spec has neither `feature_map: \[C, H, W\]` nor `heads` .*:1"], id="no-keys"
+    ),
+    pytest.param("- 1", [r"not a mapping of keys to values .*:1"], id="list"),
+    pytest.param("text", [r"not a mapping of keys to values .*:1"], id="text"),
+    pytest.param("null", [r"not a mapping of keys to values .*:1"], id="null"),
+    pytest.param("feature_map: null", [r"feature_map: .* found None .*:1"], id="map-null"),
+    pytest.param(
+        "feature_map: [1]", [r"feature_map: has too few entries, found \[1\] .*:1"], id="map-of-1"
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 3, 4, 5]", [r"feature_map: .* at most 4 .*:1"], id="map-of-5"
+    ),
+    pytest.param(
+        "feature_map: []", [r"feature_map: has too few entries, found .*:1"], id="map-empty"
+    ),
+    pytest.param(
+        "feature_map: 512:7:7", [r"feature_map: .* list, found '512:7:7' .*:1"], id="map-text"
+    ),
+    pytest.param(
+        "feature_map: [1, 2.0, 2]", [r"feature_map\.1: .* integer, found 2\.0 .*:1"], id="float"
+    ),
+    pytest.param(
+        "feature_map: [1, '2', 2]", [r"feature_map\.1: .* integer, found '2' .*:1"], id="text-size"
+    ),
+    pytest.param(
+        "feature_map: [1, true, 2]", [r"feature_map\.1: .* integer, found True .*:1"], id="bool"
+    ),
+    pytest.param(
+        "feature_map: [1, null, 2]",
+        [r"feature_map\.1: .* integer, found None .*:1"],
+        id="size-null",
+    ),
+    pytest.param(
+        "feature_map:\n- 0\n- -7\n- 7",
+        [r"feature_map\.0: .* 1, found 0 .*:2", r"feature_map\.1: .* 1, found -7 .*:3"],
+        id="zero-and-negative",
+    ),
+    pytest.param(
+        "feature_map: [1, 2147483648, 2]",
+        [r"feature_map\.1: .* 2147483647, found 2147483648"],
+        id="huge",
+    ),
+    pytest.param(
+        "feature_map: [1, 99999999999999999999999, 2]",
+        [r"feature_map\.1: .*:1"],
+        id="beyond-64-bits",
+    ),
+    pytest.param(
+        "feature_map: {C: 1}", [r"axes of a feature map are C, L, or .*:1"], id="axes-missing"
+    ),
+    pytest.param(
+        "feature_map: {C: 1, L: 2, H: 3}", [r"axes of a feature map are .*:1"], id="axes-mixed"
+    ),
+    pytest.param(
+        "feature_map: {C: 1, D: 2, W: 3}", [r"axes of a feature map are .*:1"], id="axes-without-h"
+    ),
+    pytest.param(
+        "feature_map: {H: 1, W: 2}", [r"feature_map\.C is missing .*:1"], id="axes-without-c"
+    ),
+    pytest.param(
+        "feature_map: {C: 1, H: 2, W: 2, X: 2}",
+        [r"unknown key 'feature_map\.X' .*:1"],
+        id="axis-unknown",
+    ),
+    pytest.param(
+        "feature_map: {C: 1, H: 2, W: null}",
+        [r"feature_map\.W: .* found None .*:1"],
+        id="axis-null",
+    ),
+    pytest.param(
+        "feature_map: {C: 1, H: 2, other: 2}",
+        [r"unknown key 'feature_map\.other' .*:1"],
+        id="axis-other",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nflatten: HW",
+        [r"flatten: not an order of the axes C, H, W, found 'HW' .*:2"],
+        id="axis-left-out",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nflatten: HHWC", [r"flatten: not an order .*:2"], id="axis-doubled"
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nflatten: HHC", [r"flatten: not an order .*:2"], id="axis-instead"
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nflatten: hwc", [r"flatten: not an order .*:2"], id="lower-case"
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nflatten: ''", [r"flatten: not an order .*:2"], id="order-empty"
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nflatten: null", [r"flatten: .* found None .*:2"], id="order-null"
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nflatten: [H, W, C]",
+        [r"flatten: .* string, found \['H'.*:2"],
+        id="order-list",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\ndense: []",
+        [r"dense: has too few entries, found \[\] .*:2"],
+        id="dense-empty",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\ndense: fc", [r"dense: .* list, found 'fc' .*:2"], id="dense-text"
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\ndense: null", [r"dense: .* found None .*:2"], id="dense-null"
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\ndense: [0]",
+        [r"dense\.0: .* string, found 0 .*:2"],
+        id="dense-number",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\ndense: ['']",
+        [r"dense\.0: .* at least 1 character.*:2"],
+        id="dense-no-name",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\ndense: [{reads: map}]",
+        [r"dense\.0\.name is missing .*:2"],
+        id="dense-nameless",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\ndense:\n- name: a\n  reads: maps",
+        [r"dense\.0\.reads: should be 'map' or 'dense', found 'maps' .*:4"],
+        id="reads-other",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\ndense: [{name: a, reads: null}]",
+        [r"dense\.0\.reads: .*:2"],
+        id="reads-null",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\ndense: [{name: a, mapping: 1}]",
+        [r"unknown key 'dense\.0\.mapping' .*:2"],
+        id="dense-mapping",
+    ),
+    pytest.param("heads: []", [r"heads: has too few entries, found \[\] .*:1"], id="heads-empty"),
+    pytest.param("heads: null", [r"heads: .* found None .*:1"], id="heads-null"),
+    pytest.param(
+        "heads: [3]", [r"heads\.0: should be a mapping of keys, found 3 .*:1"], id="head-number"
+    ),
+    pytest.param(
+        "heads:\n- dense: [a]", [r"heads\.0\.feature_map is missing .*:2"], id="head-without-map"
+    ),
+    pytest.param(
+        "heads:\n- feature_map: [1, 2]\n  layout: torch",
+        [r"unknown key 'heads\.0\.layout' .*:3"],
+        id="layout-in-a-head",
+    ),
+    pytest.param(
+        "heads:\n- feature_map: [1, 2]\nfeature_map: [1, 2]",
+        [r"^feature_map: belongs into `heads` .*:3"],
+        id="heads-beside-feature-map",
+    ),
+    pytest.param(
+        "heads:\n- feature_map: [1, 2]\nflatten: CL\ndense: [a]",
+        [r"^flatten, dense: belongs into `heads` .*:3"],
+        id="heads-beside-flatten-and-dense",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nversion: 2", [r"version: should be 1, found 2 .*:2"], id="version"
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nversion: '1'",
+        [r"version: should be 1, found '1' .*:2"],
+        id="version-text",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nlayout: caffe",
+        [r"layout: should be .*found 'caffe' .*:2"],
+        id="layout",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nstate_dict: ''", [r"state_dict: .*:2"], id="state-dict-empty"
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nstate_dict: 3",
+        [r"state_dict: .* string, found 3 .*:2"],
+        id="state-dict-number",
+    ),
+    pytest.param("feature_map: [1, 2, 2]\nrename: [a, b]", [r"rename: .*:2"], id="rename-list"),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nrename: null", [r"rename: .* found None .*:2"], id="rename-null"
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nrename:\n  a: b\n  c: 0",
+        [r"rename\.c: .* string, found 0 .*:4"],
+        id="rename-number",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nrename:\n  a: b\n  other: 5",
+        [r"rename\.other: .* found 5 .*:4"],
+        id="rename-other",
+    ),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nrename:\n  '': a",
+        [r"rename\.: .* at least 1 character.*:3"],
+        id="rename-empty",
+    ),
+    pytest.param("feature_map: [1, 2, 2]\nother: 5", [r"unknown key 'other' .*:2"], id="other"),
+    pytest.param(
+        "feature_map: [1, 2, 2]\nmapping: 5", [r"unknown key 'mapping' .*:2"], id="mapping"
+    ),
+    pytest.param("feature_map: [1, 2, 2]\n<<: {a: 1}", [r"unknown key '<<' .*:2"], id="merge-key"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), BAD)
+def test_what_is_wrong_is_said_with_its_line(text: str, expected: list[str]) -> None:
+    found = problems(text)
+    assert len(found) == len(expected), found
+    for problem, pattern in zip(found, expected, strict=True):
+        with pytest.raises(AssertionError, match=pattern):
+            raise AssertionError(problem)
+        assert "spec.yaml:" in problem
+
+
+@pytest.mark.parametrize("text", [pytest.param(case.values[0], id=case.id) for case in BAD])
+def test_the_json_schema_refuses_the_same(text: str) -> None:
+    accepted = "2.0" in text  # to JSON 2.0 is an integer
+    assert SCHEMA.is_valid(plain(text)) is accepted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(WHOLE, id="whole"),
+        pytest.param("feature_map: [512, 7, 7]", id="one-line"),
+        pytest.param("feature_map: {C: 1, L: 2}", id="1-D"),
+        pytest.param("feature_map: {W: 1, H: 2, D: 1, C: 9}", id="3-D"),
+        pytest.param("feature_map: [1, 2, 2]\nrename: {}", id="no-renames"),
+        pytest.param("feature_map: [1, 2, 2]\nrename: {a: ''}", id="removed-prefix"),
+        pytest.param("feature_map: [1, 2, 2]\ndense: ['*', {name: a}]", id="dense-forms"),
+    ],
+)
+def test_the_json_schema_accepts_the_same(text: str) -> None:
+    parse_spec(text)
+    SCHEMA.validate(plain(text))
+
+
+def test_the_json_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    assert json_schema()["$schema"].endswith("2020-12/schema")
+    described = json_schema()["properties"]
+    assert all(entry.get("description") for entry in described.values())
+    assert all(entry.get("default", 0) is not None for entry in described.values())
+
+
+def test_all_problems_at_once() -> None:
+    text = """\
+version: 3
+feature_map: [512, 0, 7]
+flattn: HWC
+dense:
+  - fc1
+  - {name: fc2, reads: nothing}
+rename:
+  a: 1
+  a: b
+layout: keras9
+"""
+    found = problems(text)
+    lines = sorted(int(problem.rpartition(":")[2].rstrip(")")) for problem in found)
+    assert lines == [1, 2, 3, 6, 8, 9, 10]
+
+
+# What YAML can do and a spec must not.
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("", r"^the spec is empty \(spec\.yaml:1\)$", id="empty"),
+        pytest.param("# nothing\n\n", r"^the spec is empty", id="comments-only"),
+        pytest.param("a: [1, 2", r"^not valid YAML: .*\(spec\.yaml:1\)$", id="unclosed"),
+        pytest.param("feature_map: [1, 2]\n b: 3\n", r"^not valid YAML: .*:\d\)$", id="indent"),
+        pytest.param("a:\n\t- 1", r"^not valid YAML: .*\(spec\.yaml:2\)$", id="tab"),
+        pytest.param("a: 1\n---\nb: 2", r"another document \(spec\.yaml:2\)$", id="documents"),
+        pytest.param("a: \x00", r"^not valid YAML: .*special characters", id="nul"),
+        pytest.param(
+            "feature_map: &a [1, 2]\nx: *a", r"^anchors and aliases .*\(spec\.yaml:1\)$", id="alias"
+        ),
+        pytest.param("feature_map: &a [1, 2]", r"^anchors and aliases", id="anchor-alone"),
+        pytest.param(
+            "feature_map: [1, 2]\nfeature_map: [3, 4]",
+            r"^duplicate key 'feature_map' \(spec\.yaml:2\)$",
+            id="duplicate",
+        ),
+        pytest.param(
+            "feature_map: [1, 2]\nrename:\n  a: b\n  'a': c",
+            r"^duplicate key 'a' \(spec\.yaml:4\)$",
+            id="duplicate-inside",
+        ),
+        pytest.param(
+            "feature_map: [1, 2]\n? [a]\n: 3", r"^a key is not plain text .*:2\)$", id="list-as-key"
+        ),
+        pytest.param(
+            "feature_map: !!python/object/apply:os.system [ls]",
+            r"^tag tag:yaml\.org,2002:python/object/apply:os\.system is not allowed .*:1\)",
+            id="python-tag",
+        ),
+        pytest.param("feature_map: !mine [1, 2]", r"^tag !mine is not allowed", id="own-tag"),
+        pytest.param("feature_map: !!set {1, 2}", r"^tag .*set is not allowed", id="set"),
+        pytest.param(
+            "feature_map: [1, 2]\nversion: 2020-01-01", r"version|tag .*timestamp", id="date"
+        ),
+        pytest.param(
+            f"version: 1\nfeature_map: [{'9' * 5000}, 2]",
+            r"^not valid YAML: .*\(spec\.yaml:2\)$",
+            id="number-of-5000-digits",
+        ),
+        pytest.param('"\\e[31m": 1', r"^unknown key '\\+x1b\[31m'", id="terminal-escape"),
+    ],
+)
+def test_what_yaml_can_do(text: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        parse_spec(text, "spec.yaml")
+
+
+def bomb() -> str:
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{at}: &a{at} [{', '.join([f'*a{at - 1}'] * 9)}]" for at in range(1, 30)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param(bomb(), r"^anchors and aliases", id="billion-laughs"),
+        pytest.param("a: " + "[" * 100_000, r"nested too deeply \(spec\.yaml:1\)$", id="lists"),
+        pytest.param("{a: " * 50_000, r"nested too deeply", id="mappings"),
+        pytest.param(
+            "\n".join(" " * at + "a:" for at in range(600)), r"nested too deeply .*:\d+", id="block"
+        ),
+        pytest.param("- " * 50_000, r"nested too deeply", id="lists-in-a-line"),
+        pytest.param("? " * 50_000, r"nested too deeply", id="keys-of-keys"),
+    ],
+)
+def test_bombs_are_quick(text: str, message: str) -> None:
+    before = time.process_time()
+    with pytest.raises(SpecError, match=message):
+        parse_spec(text, "spec.yaml")
+    assert time.process_time() - before < 5
+
+
+@settings(deadline=None, max_examples=200)
+@given(text=st.text(alphabet="feature_map: [1,2]{}&*!|>-'\"\n\t#%@`?\x00é", max_size=60))
+def test_no_text_is_a_bug(text: str) -> None:
+    try:
+        parse_spec(text)
+    except SpecError as error:
+        assert error.problems  # noqa: PT017 - any other exception is the failure
+
+
+# Files.
+
+
+def test_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text("feature_map: [1, 2, 2]\nflaten: HWC\n")
+    with pytest.raises(SpecError, match=r"^unknown key 'flaten' \(net\.yaml:2\)$"):
+        load_spec(path)
+
+
+def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_bytes(b"feature_map: [1, 2, 2]\n# \xff\n")
+    with pytest.raises(SpecError, match=r"^the spec is not UTF-8 \(net\.yaml:2\)$"):
+        load_spec(path)
+
+
+def test_a_file_larger_than_any_spec(tmp_path: Path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_bytes(b"#" * (MAX_SPEC_BYTES + 1))
+    with pytest.raises(SpecError, match=r"net\.yaml: has 262145 bytes, more than any spec"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize("name", ["missing.yaml", ""], ids=["missing", "a-folder"])
+def test_a_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match=r"No such file|is not a regular file"):
+        load_spec(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param([], id="list"),
+        pytest.param(None, id="none"),
+        pytest.param("feature_map", id="text"),
+    ],
+)
+def test_a_mapping_that_is_none(data: Any) -> None:
+    with pytest.raises(SpecError, match="not a mapping of keys to values"):
+        make_spec(data)

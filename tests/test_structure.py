@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import fcn_convert
+
+PACKAGE = Path(fcn_convert.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+RANKS: tuple[frozenset[str], ...] = tuple(
+    frozenset(layer.split())
+    for layer in (
+        "errors torch_quietly",
+        "tensors atomic proof",
+        "formats",
+        "spec spec_yaml spec_schema",
+        "layers",
+        "plan activations",
+        "write verify",
+        "report",
+        "convert",
+        "__init__",
+        "cli",
+        "__main__",
+    )
+)
+"""Imports point to the left, or stay inside of a layer."""
+
+ONLY = {
+    "errors": set(),
+    "torch_quietly": set(),
+    "tensors": {"errors"},
+    "atomic": {"errors"},
+    "proof": set(),
+    "formats": {"errors", "tensors", "formats", "torch_quietly"},
+    "spec": {"errors", "formats", "spec_schema", "spec_yaml"},
+    "plan": {"errors", "layers", "tensors"},
+    "verify": {
+        "activations",
+        "errors",
+        "formats",
+        "layers",
+        "proof",
+        "spec",
+        "tensors",
+        "torch_quietly",
+    },
+    "activations": {"errors", "formats", "layers", "proof", "tensors", "torch_quietly"},
+}
+"""What a module may import of the package, where its rank says too little."""
+
+QUICK_ONLY_STDLIB = ("errors", "tensors")
+
+
+def name_of(path: Path) -> str:
+    """Return the module or folder directly inside the package."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def rank(name: str) -> int:
+    return next(at for at, names in enumerate(RANKS) if name in names)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Yield every absolute module a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: a relative import"
+            module = node.module or ""
+            yield module
+            # `from fcn_convert import errors` and `from fcn_convert.formats import strided`
+            for alias in node.names:
+                if (PACKAGE.parent / module.replace(".", "/") / f"{alias.name}.py").exists():
+                    yield f"{module}.{alias.name}"
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def inside(path: Path) -> set[str]:
+    """Return which modules of the package a file imports."""
+    found: set[str] = set()
+    for module in imports(path):
+        first, *rest = module.split(".")
+        if first == "fcn_convert":
+            found.add(rest[0] if rest else "__init__")
+    return found
+
+
+def outside(path: Path) -> set[str]:
+    return {module.split(".")[0] for module in imports(path)} - {"fcn_convert"}
+
+
+every_module = pytest.mark.parametrize(
+    "path", MODULES, ids=[str(path.relative_to(PACKAGE)) for path in MODULES]
+)
+
+
+@every_module
+def test_imports_point_downwards(path: Path) -> None:
+    name = name_of(path)
+    upwards = {other for other in inside(path) if rank(other) > rank(name)}
+    # The command takes `convert` and the version from the package itself.
+    assert not upwards, f"{name} imports {upwards}"
+    if name in ONLY:
+        assert inside(path) <= ONLY[name]
+
+
+@pytest.mark.parametrize("name", QUICK_ONLY_STDLIB)
+def test_the_lowest_layer_needs_the_standard_library_only(name: str) -> None:
+    assert outside(PACKAGE / f"{name}.py") <= sys.stdlib_module_names
+
+
+@every_module
+def test_torch_is_imported_where_values_are_computed(path: Path) -> None:
+    """And nowhere while a module is loaded; `torch_quietly` is the one place that does it."""
+    tree = ast.parse(path.read_text("utf-8"))
+    top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
+    heavy = {name for name in names if name.split(".")[0] in {"torch", "numpy", "safetensors"}}
+    if name_of(path) == "activations":  # computes all along, and is itself imported late
+        heavy = {name for name in heavy if name.split(".")[0] != "torch"}
+    assert not heavy or name_of(path) == "torch_quietly"
+    assert "numpy" not in outside(path)
+    assert "safetensors" not in outside(path)  # a library to be held against, not to rely on
+
+
+@every_module
+def test_sizes(path: Path) -> None:
+    source = path.read_text("utf-8")
+    assert len(source.splitlines()) <= 400
+    long = {
+        node.name: lines
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (lines := lines_of_body(node)) > 40
+    }
+    assert not long
+
+
+def lines_of_body(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Count what there is to follow, without the signature and the docstring."""
+    body = node.body[1:] if ast.get_docstring(node) is not None else node.body
+    return (node.end_lineno or 0) - body[0].lineno + 1 if body else 0
+
+
+def test_every_module_has_a_rank() -> None:
+    known = {name for names in RANKS for name in names}
+    assert {name_of(path) for path in MODULES} <= known
+
+
+def test_no_utils() -> None:
+    assert not [path for path in MODULES if path.stem in {"utils", "helpers", "common", "misc"}]
+
+
+# What a command really loads.
+
+LOADED = """
+import sys
+from fcn_convert.__main__ import main
+sys.argv = ["fcn-convert", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as ending:
+    code = ending.code
+loaded = sorted({"torch", "numpy", "pydantic", "safetensors"} & set(sys.modules))
+print("loaded:", *loaded, "status:", code)
+"""
+
+
+def loaded_by(*arguments: str, folder: Path) -> str:
+    """Run a command in a process of its own; return the heavy modules it loaded, and its status."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr == ""
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["--version"], id="version"),
+        pytest.param(["--help"], id="help"),
+    ],
+)
+def test_help_and_version_are_quick(tmp_path: Path, arguments: list[str]) -> None:
+    assert loaded_by(*arguments, folder=tmp_path) == "loaded: status: 0"
+
+
+@pytest.mark.parametrize("command", ["convert", "verify", "schema"])
+def test_the_help_of_a_command_is_quick(tmp_path: Path, command: str) -> None:
+    # Typer itself needs pydantic to show a command's parameters.
+    found = loaded_by(command, "--help", folder=tmp_path)
+    assert found.replace(" pydantic", "") == "loaded: status: 0"
+
+
+@pytest.mark.parametrize("form", ["safetensors", "zip", "legacy"])
+def test_a_channels_first_conversion_needs_neither_torch_nor_numpy(
+    tmp_path: Path, form: str
+) -> None:
+    tensors = {"fc.weight": torch.randn(5, 24), "fc.bias": torch.randn(5)}
+    if form == "safetensors":
+        save_file(tensors, tmp_path / "model.ckpt")
+    else:
+        torch.save(tensors, tmp_path / "model.ckpt", _use_new_zipfile_serialization=form == "zip")
+    (tmp_path / "model.yaml").write_text("feature_map: [3, 2, 4]\n")
+    for level in ("shapes", "bytes"):
+        arguments = ("convert", "model.ckpt", "--verify", level, "--force")
+        assert loaded_by(*arguments, folder=tmp_path) == "loaded: pydantic status: 0"
+    assert (tmp_path / "model.fcn.safetensors").exists()
