@@ -16,6 +16,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 
 from fcn_convert.errors import CheckpointError
@@ -577,10 +578,6 @@ UNREADABLE: dict[str, tuple[Callable[[], torch.Tensor], str]] = {
     "meta": (lambda: torch.empty(2, device="meta"), "on the meta device, without values"),
     "complex128": (lambda: torch.zeros(2, dtype=torch.complex128), "of ComplexDouble values"),
     "complex32": (half_complex, "of dtype torch.complex32"),
-    "float4": (
-        lambda: torch.zeros(2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2),
-        "of dtype torch.float4_e2m1fn_x2",
-    ),
     "lazy": (nn.parameter.UninitializedParameter, "a lazy parameter without values"),
     "in-a-parameter": (lambda: nn.Parameter(some(2, 2).to_sparse()), "sparse"),
 }
@@ -596,6 +593,26 @@ def test_tensors_without_plain_values(tmp_path: Path, case: str, *, zipped: bool
         opened(path).state_dict(None)
     assert str(caught.value).startswith(f"{path}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_float4_is_placed_as_safetensors_places_it(tmp_path: Path) -> None:
+    packed = torch.arange(24, dtype=torch.uint8).reshape(2, 3, 4).view(torch.float4_e2m1fn_x2)
+    torch.save({"w": packed}, tmp_path / "m.pt")
+    save_file({"w": packed}, tmp_path / "m.safetensors")
+    [ours], [theirs] = (
+        opened(tmp_path / name).state_dict(None).tensors.values()
+        for name in ("m.pt", "m.safetensors")
+    )
+    assert (ours.dtype.name, ours.shape) == (theirs.dtype.name, theirs.shape) == ("F4", (2, 3, 8))
+    raw = (tmp_path / "m.pt").read_bytes()
+    assert raw[ours.offset : ours.offset + ours.nbytes] == bytes(range(24))
+
+
+def test_float4_out_of_order_is_refused(tmp_path: Path) -> None:
+    packed = torch.arange(6, dtype=torch.uint8).reshape(2, 3).view(torch.float4_e2m1fn_x2).t()
+    torch.save({"w": packed}, tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match="packed values do not lie in row-major order"):
+        opened(tmp_path / "m.pt")
 
 
 @both_forms

@@ -461,6 +461,15 @@ def test_activations_alone_catch_one_ulp_of_the_stored_dtype(
     assert check.passed is (dtype == torch.float64)
 
 
+def test_the_bound_is_no_looser_than_it_must_be(tmp_path: Path) -> None:
+    before = classifier(torch.float64)
+    after = by_hand(before)
+    after["head.0.weight"][3, 1, 0, 1] += 1e-11
+    check = compared(tmp_path, before, after, SPEC)
+    assert check.passed is False
+    assert 1e-15 < check.values["bound"] < 1e-12
+
+
 def test_activations_alone_catch_a_changed_bias(tmp_path: Path) -> None:
     before = classifier()
     after = by_hand(before)

@@ -7,7 +7,7 @@ torch/serialization.py. They are recognised by name and become records; nothing 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from fcn_convert.errors import printable
@@ -58,7 +58,10 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A tensor as the pickle describes it; strides and offset in elements."""
+    """A tensor as the pickle describes it; strides and offset in elements.
+
+    packed: the dtype of the values where torch's elements are bytes that hold several of them.
+    """
 
     storage: Storage
     dtype: Dtype
@@ -67,6 +70,7 @@ class Tensor:
     strides: tuple[int, ...]
     conjugated: bool = False
     negated: bool = False
+    packed: Dtype | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,9 @@ _FOREIGN_STORAGES: Mapping[str, int] = {
 }
 """Storage types without a safetensors dtype, with the bytes of an element."""
 _TORCH_DTYPES: Mapping[str, Dtype] = {d.torch: d for d in DTYPES.values() if d.torch}
+
+_PACKED_DTYPES: Mapping[str, Dtype] = {"float4_e2m1fn_x2": DTYPES["F4"]}
+"""torch's dtypes of one byte that holds several values."""
 
 _NEGATABLE = {"F64", "F32", "F16", "BF16"}
 """What the real and imaginary part of a conjugated view can be."""
@@ -195,7 +202,7 @@ def locate(name: str, tensor: Tensor, start: int, nbytes: int) -> TensorInfo:
             f"its {nbytes} bytes stand for {repeated} by strides of 0; save a contiguous copy of it"
         )
     strides = None if is_row_major(tensor.shape, tensor.strides) else tensor.strides
-    return TensorInfo(
+    placed = TensorInfo(
         name,
         tensor.dtype,
         tensor.shape,
@@ -204,6 +211,15 @@ def locate(name: str, tensor: Tensor, start: int, nbytes: int) -> TensorInfo:
         conjugated=tensor.conjugated,
         negated=tensor.negated,
     )
+    return _unpacked(placed, tensor.packed) if tensor.packed else placed
+
+
+def _unpacked(tensor: TensorInfo, dtype: Dtype) -> TensorInfo:
+    """Count a packed tensor's values, not its bytes, along the last axis, as safetensors does."""
+    if tensor.strides is not None or not tensor.shape:
+        raise RecordError("its packed values do not lie in row-major order")
+    *outer, last = tensor.shape
+    return replace(tensor, dtype=dtype, shape=(*outer, last * (8 // dtype.bits)))
 
 
 def mapping_of(node: Node) -> dict[Node, Node] | None:
@@ -273,12 +289,13 @@ def _rebuilt(path: str, arguments: tuple[Node, ...]) -> Record:
     if storage is None:
         raise RecordError("its rebuilder is not given a storage")
     dtype_at, metadata_at = _REBUILDERS[path]
-    dtype = storage.dtype
+    dtype, packed = storage.dtype, None
     if dtype_at is not None:
         named = arguments[dtype_at] if dtype_at < len(arguments) else None
         if not isinstance(named, Global) or named.module != "torch":
             raise RecordError("its dtype is not named")
-        dtype = _TORCH_DTYPES.get(named.name)
+        packed = _PACKED_DTYPES.get(named.name)
+        dtype = DTYPES["U8"] if packed else _TORCH_DTYPES.get(named.name)
         if dtype is None:
             return Unreadable(f"of dtype {printable(named.path[:60])}")
     if dtype is None:
@@ -289,7 +306,7 @@ def _rebuilt(path: str, arguments: tuple[Node, ...]) -> Record:
         raise RecordError(f"it has {len(shape)} sizes, but {len(strides)} strides")
     metadata = arguments[metadata_at] if metadata_at and metadata_at < len(arguments) else None
     conjugated, negated = _bits(metadata, dtype)
-    return Tensor(storage, dtype, arguments[1], shape, strides, conjugated, negated)
+    return Tensor(storage, dtype, arguments[1], shape, strides, conjugated, negated, packed)
 
 
 def _bits(metadata: Node, dtype: Dtype) -> tuple[bool, bool]:
