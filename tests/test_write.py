@@ -57,8 +57,10 @@ def written(
 
 def row_major(tensor: Tensor) -> bytes:
     """A tensor's values in row-major order, NaN payloads included."""
-    plain = tensor.resolve_conj().resolve_neg().contiguous().flatten()
-    return bytes(plain.view(torch.uint8).numpy()) if plain.numel() else b""
+    resolved = tensor.resolve_conj().resolve_neg()
+    # A copy, because a tensor of one element is contiguous whatever its strides.
+    plain = torch.empty(resolved.numel(), dtype=resolved.dtype).copy_(resolved.flatten())
+    return bytes(plain.view(torch.uint8).numpy())
 
 
 def same(found: Tensor, expected: Tensor) -> bool:
