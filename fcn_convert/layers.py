@@ -15,6 +15,8 @@ from fcn_convert.spec import Dense, Head, Reads, Spec
 from fcn_convert.tensors import StateDict, TensorInfo, natural_key
 
 WEIGHT, BIAS = ".weight", ".bias"
+ELEMENTWISE = {"weight", "bias", "running_mean", "running_var"}
+"""What a norm's or an activation's tensors are called."""
 NORMED = ("weight_g", "weight_orig", "original", "original0")
 """Ends of the names under which weight and spectral norm keep what the weight is made of."""
 RESERVED = "__metadata__"
@@ -76,7 +78,13 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
         problems += _inapplicable(spec, head, state_dict)
     if problems:
         raise SpecError(problems)
-    warnings = [w for head in spec.heads for w in _unlikely_channels(spec, head, state_dict)]
+    warnings = [w for head in spec.heads for w in _doubts(spec, head, state_dict)]
+    warnings += [
+        f"{layer.weight.name}: torch loads {layer.weight.dtype.name} only with an even last axis, "
+        f"and this one becomes {layer.kernel[-1]} long"
+        for layer in layers
+        if layer.weight.dtype.bits < 8 and layer.kernel[-1] % 2
+    ]
     return Resolved(tuple(layers), names, tuple(warnings))
 
 
@@ -138,6 +146,8 @@ def _what_they_read(
         reads, doubt = _reads(head, entry, features_in, earlier)
         if reads is None:
             problems.append(f"{entry.name}{WEIGHT} has {features_in} input features, {doubt}{at}")
+        elif any(entry.name + BIAS == other.name for other in state_dict.left_out):
+            problems.append(f"{entry.name}{BIAS} is no tensor, so it would be lost{at}")
         elif bias is not None and bias.shape != (features_out,):
             problems.append(f"{bias.name} has {list(bias.shape)}, expected [{features_out}]{at}")
         else:
@@ -237,22 +247,48 @@ def _is_text(name: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-def _inapplicable(spec: Spec, head: Head, state_dict: StateDict) -> Iterator[str]:
-    """Find per-element tensors on the flattened map, which a convolution cannot apply."""
+def _on_flattened_map(head: Head, state_dict: StateDict) -> list[str]:
+    """Name the tensors of a norm or an activation that has a value for each element of the map."""
     features = head.feature_map.features
     if features == head.feature_map.channels:
-        return
-    # Something that gives that many channels explains such a tensor: its bias, or a norm after it.
-    if any(len(t.shape) > 1 and t.shape[0] == features for t in state_dict.tensors.values()):
-        return
-    flat = [name for name, tensor in state_dict.tensors.items() if tensor.shape == (features,)]
-    if flat:
+        return []
+    flat = []
+    for name, tensor in state_dict.tensors.items():
+        module, _, part = name.rpartition(".")
+        weight = state_dict.tensors.get(module + WEIGHT)
+        is_bias = part == "bias" and weight is not None and len(weight.shape) > 1
+        if tensor.shape == (features,) and part in ELEMENTWISE and not is_bias:
+            flat.append(name)
+    return flat
+
+
+def _inapplicable(spec: Spec, head: Head, state_dict: StateDict) -> Iterator[str]:
+    """Refuse per-element tensors on the flattened map, which a convolution cannot apply."""
+    flat = _on_flattened_map(head, state_dict)
+    if flat and not _explains(head, state_dict):
         yield (
-            f"{quoted(flat)}: one value for each of the {features} elements of feature_map "
-            f"{head.feature_map}, as of a BatchNorm1d on the flattened map, which a fully "
-            f"convolutional network cannot apply; fold it into the Dense layer first"
+            f"{quoted(flat)}: one value for each of the {head.feature_map.features} elements of "
+            f"feature_map {head.feature_map}, as of a BatchNorm1d on the flattened map, which a "
+            "fully convolutional network cannot apply; fold it into the Dense layer first"
             f"{spec.at(head.line)}"
         )
+
+
+def _explains(head: Head, state_dict: StateDict) -> bool:
+    """Return whether a layer gives as many channels as the map has elements: a norm may follow."""
+    features = head.feature_map.features
+    return any(len(t.shape) > 1 and t.shape[0] == features for t in state_dict.tensors.values())
+
+
+def _doubts(spec: Spec, head: Head, state_dict: StateDict) -> Iterator[str]:
+    """Warn of what fits the spec, but may not be what its author means."""
+    flat = _on_flattened_map(head, state_dict)
+    if flat:
+        yield (
+            f"{quoted(flat)}: as many values as feature_map {head.feature_map} has elements; if "
+            f"that is a norm on the flattened map, no convolution can apply it{spec.at(head.line)}"
+        )
+    yield from _unlikely_channels(spec, head, state_dict)
 
 
 def _unlikely_channels(spec: Spec, head: Head, state_dict: StateDict) -> Iterator[str]:

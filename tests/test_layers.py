@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fcn_convert.errors import SpecError
 from fcn_convert.layers import Resolved, resolve
 from fcn_convert.spec import make_spec, parse_spec
-from fcn_convert.tensors import DTYPES, StateDict, TensorInfo
+from fcn_convert.tensors import DTYPES, LeftOut, StateDict, TensorInfo
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -622,3 +622,47 @@ rename:
         "(spec.yaml:7)",
     ]
     assert sum("would both be called classifier.6" in problem for problem in found) == 2
+
+
+# What a converted network would lose, or could not use.
+
+
+def test_a_bias_that_is_no_tensor_is_not_lost() -> None:
+    weights = state_dict({"fc.weight": (8, 36)})
+    holds = StateDict("", weights.tensors, left_out=(LeftOut("fc.bias", "not a tensor: numpy"),))
+    with pytest.raises(SpecError, match=r"fc\.bias is no tensor, so it would be lost"):
+        resolve(make_spec({"feature_map": [4, 3, 3]}), holds)
+
+
+def test_a_norm_that_may_be_on_the_flattened_map_is_a_warning() -> None:
+    shapes: Shapes = {
+        "0.weight": (36, 3, 1, 1),
+        "1.weight": (4, 36, 1, 1),
+        "3.weight": (36,),
+        "3.running_mean": (36,),
+        "4.weight": (5, 36),
+    }
+    [warning] = resolved({"feature_map": [4, 3, 3]}, shapes).warnings
+    assert warning.startswith("3.weight, 3.running_mean: as many values as feature_map 4×3×3 has")
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        pytest.param({"0.weight": (36, 4, 1, 1), "0.bias": (36,)}, id="bias-of-a-convolution"),
+        pytest.param({"0.weight_v": (36,)}, id="vector-of-a-spectral-norm"),
+    ],
+)
+def test_what_is_no_norm_is_no_warning(extra: Shapes) -> None:
+    assert not resolved({"feature_map": [4, 3, 3]}, extra | {"4.weight": (5, 36)}).warnings
+
+
+@pytest.mark.parametrize(
+    ("width", "warned"), [pytest.param(3, True, id="odd"), pytest.param(2, False, id="even")]
+)
+def test_packed_values_that_torch_cannot_load(width: int, *, warned: bool) -> None:
+    weight = TensorInfo("fc.weight", DTYPES["F4"], (8, 4 * width), 0)
+    found = resolve(
+        make_spec({"feature_map": [2, 2, width]}), StateDict("", {"fc.weight": weight})
+    ).warnings
+    assert [w.startswith("fc.weight: torch loads F4 only") for w in found] == [True] * warned
