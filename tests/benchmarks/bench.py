@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -221,7 +221,7 @@ def show(case: Case) -> str:
     )
 
 
-def main(write: Callable[[str], int] = sys.stdout.write) -> None:
+def main() -> None:
     """Make the files, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="where the files lie; default: a new one")
@@ -231,11 +231,11 @@ def main(write: Callable[[str], int] = sys.stdout.write) -> None:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, str(FILES), str(folder), str(SMALL_FILES)], check=True)
-        write("| case | ours, s | reference, s | ratio | MB | target | |\n")
-        write("|---|---|---|---|---|---|---|\n")
+        sys.stdout.write("| case | ours, s | reference, s | ratio | MB | target | |\n")
+        sys.stdout.write("|---|---|---|---|---|---|---|\n")
         measured = []
         for case in cases(folder, arguments.repeats):
-            write(show(case) + "\n")
+            sys.stdout.write(show(case) + "\n")
             sys.stdout.flush()
             measured.append(asdict(case))
         (folder / "bench.json").write_text(json.dumps(measured, indent=2) + "\n")

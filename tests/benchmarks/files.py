@@ -22,7 +22,7 @@ def vgg16(widening: int = 1) -> dict[str, torch.Tensor]:
             channels = width
         place += 2 if width else 1
     sizes = (25088, 4096 * widening, 4096, 1000)
-    for place, features_in, features_out in zip((0, 3, 6), sizes, sizes[1:], strict=True):
+    for place, features_in, features_out in zip((0, 3, 6), sizes[:-1], sizes[1:], strict=True):
         weight = torch.randn((features_out, features_in), generator=generator)
         tensors[f"classifier.{place}.weight"] = weight
         tensors[f"classifier.{place}.bias"] = torch.randn(features_out, generator=generator)
