@@ -48,39 +48,25 @@ def _line(console: Console, text: str, style: str = "") -> None:
 
 
 def _layers(layers: Iterable[LayerEntry]) -> Table:
-    table = Table(header_style="bold")
-    for heading in ("layer", "Dense weight", "becomes", "as", "max-abs-diff", "verdict"):
-        table.add_column(heading, overflow="fold")
+    table = _table("layer", "Dense weight", "becomes", "as", "max-abs-diff", "verdict")
     for layer in layers:
-        name = layer.name
-        if layer.new_name != layer.name:
-            name = f"{layer.name} → {layer.new_name}"
-        table.add_row(
-            *map(
-                Text,
-                (
-                    printable(name),
-                    f"{_shape(layer.old_shape)} {layer.dtype}",
-                    _shape(layer.new_shape),
-                    layer.module,
-                    _differences(layer.checks),
-                    _verdict(layer.checks),
-                ),
-            )
+        cells = (
+            _names(layer.name, layer.new_name),
+            f"{_shape(layer.old_shape)} {layer.dtype}",
+            _shape(layer.new_shape),
+            layer.module,
+            _differences(layer.checks),
+            _verdict(layer.checks),
         )
+        table.add_row(*map(Text, cells))
     return table
 
 
 def _tensors(tensors: Iterable[TensorEntry]) -> Table:
-    table = Table(header_style="bold")
-    for heading in ("tensor", "shape", "dtype", "action", "reason", "verdict"):
-        table.add_column(heading, overflow="fold")
+    table = _table("tensor", "shape", "dtype", "action", "reason", "verdict")
     for entry in tensors:
-        name = entry.name
-        if entry.new_name not in {None, entry.name}:
-            name = f"{entry.name} → {entry.new_name}"
         cells = (
-            printable(name),
+            _names(entry.name, entry.new_name),
             _shape(entry.shape) if entry.shape is not None else "",
             entry.dtype or "",
             entry.action,
@@ -89,6 +75,18 @@ def _tensors(tensors: Iterable[TensorEntry]) -> Table:
         )
         table.add_row(*map(Text, cells))
     return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    return table
+
+
+def _names(old: str, new: str | None) -> str:
+    """Show a name, and what it is renamed to if it is; None for an entry that is left out."""
+    return printable(old if new in {None, old} else f"{old} → {new}")
 
 
 def _shape(shape: Sequence[int]) -> str:
