@@ -1,9 +1,30 @@
 """Rewrites a trained classifier's Dense weights as convolutions, and proves that they agree."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fcn_convert.conversion import convert, verify_conversion
+    from fcn_convert.errors import FcnConvertError
+    from fcn_convert.report import CheckFailedError, Report
+
 __version__ = "0.1.0"
 
-from fcn_convert.convert import convert, verify_conversion
-from fcn_convert.errors import FcnConvertError
-from fcn_convert.report import CheckFailedError, Report
-
 __all__ = ["CheckFailedError", "FcnConvertError", "Report", "convert", "verify_conversion"]
+
+_HOMES = {
+    "CheckFailedError": "fcn_convert.report",
+    "FcnConvertError": "fcn_convert.errors",
+    "Report": "fcn_convert.report",
+    "convert": "fcn_convert.conversion",
+    "verify_conversion": "fcn_convert.conversion",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name where it is first used, so that `--version` needs none of them."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

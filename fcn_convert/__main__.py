@@ -14,9 +14,6 @@ import traceback
 from types import FrameType
 from typing import NoReturn
 
-from fcn_convert.cli import app, say
-from fcn_convert.errors import FcnConvertError, SpecError
-
 UNUSABLE, BUG = 2, 70
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -32,20 +29,30 @@ def main() -> NoReturn:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
             signal.signal(number, _interrupt)
     try:
-        app()
-        status = 0
-    except SystemExit as ending:
-        status = ending.code if isinstance(ending.code, int) else UNUSABLE
-    except FcnConvertError as error:
-        problems = error.problems if isinstance(error, SpecError) else (str(error),)
-        say(*(f"error: {problem}" for problem in problems))
-        status = UNUSABLE
+        status = _run()
     except _Interrupted as interrupted:
         status = 128 + interrupted.args[0]
     except Exception:  # noqa: BLE001 - the last resort: a bug keeps its traceback
         traceback.print_exc()
         status = BUG
     _leave(status)
+
+
+def _run() -> int:
+    """Run the command and return its status; imported here, where a signal does no harm."""
+    from fcn_convert.cli import app  # noqa: PLC0415 - after the signals' handlers are set
+    from fcn_convert.cli.streams import say  # noqa: PLC0415 - likewise
+    from fcn_convert.errors import FcnConvertError, SpecError  # noqa: PLC0415 - likewise
+
+    try:
+        app()
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else UNUSABLE
+    except FcnConvertError as error:
+        problems = error.problems if isinstance(error, SpecError) else (str(error),)
+        say(*(f"error: {problem}" for problem in problems))
+        return UNUSABLE
+    return 0
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:

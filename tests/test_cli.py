@@ -73,7 +73,7 @@ def breaking(line: str) -> str:
     return (
         "import importlib, os, signal, sys\n"
         "from fcn_convert.__main__ import main\n"
-        "path = importlib.import_module('fcn_convert.convert')\n"
+        "path = importlib.import_module('fcn_convert.conversion')\n"
         "real = path.write\n"
         "def write(plan, checkpoint, descriptor, advance):\n"
         "    real(plan, checkpoint, descriptor, advance)\n"

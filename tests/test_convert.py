@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.resources import files
@@ -17,7 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fcn_convert import CheckFailedError, Report, convert, plan, verify_conversion
+from fcn_convert import CheckFailedError, Report, conversion, convert, plan, verify_conversion
 from fcn_convert.errors import CheckpointError, FcnConvertError, OutputError, SpecError
 from fcn_convert.proof import LEVELS, Level
 from fcn_convert.spec import make_spec
@@ -25,8 +24,6 @@ from fcn_convert.spec import make_spec
 SPEC = {"feature_map": [3, 2, 4], "flatten": "HWC"}
 SCHEMA = json.loads(files("fcn_convert.report").joinpath("schema.json").read_text("utf-8"))
 
-# `fcn_convert.convert` is the function; the module of that name is found among the loaded ones.
-MODULE: Any = sys.modules["fcn_convert.convert"]
 
 every_level = pytest.mark.parametrize("level", LEVELS, ids=LEVELS)
 
@@ -371,7 +368,7 @@ def test_nothing_is_left_when_it_breaks_off(
     def breaks(*_: object) -> None:
         raise error("broken off")
 
-    monkeypatch.setattr(MODULE, moment, breaks)
+    monkeypatch.setattr(conversion, moment, breaks)
     with pytest.raises(error, match="broken off"):
         convert(source, SPEC, output)
     assert listed(tmp_path) == {source.name}
@@ -380,13 +377,13 @@ def test_nothing_is_left_when_it_breaks_off(
 def test_a_source_written_to_meanwhile(
     source: Path, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = MODULE.write
+    write = conversion.write
 
     def touched(*arguments: Any) -> None:
         write(*arguments)
         os.utime(source, ns=(1, 1))
 
-    monkeypatch.setattr(MODULE, "write", touched)
+    monkeypatch.setattr(conversion, "write", touched)
     with pytest.raises(CheckpointError, match=r"model\.safetensors: was written to while"):
         convert(source, SPEC, output)
     assert listed(tmp_path) == {source.name}

@@ -27,7 +27,7 @@ RANKS: tuple[frozenset[str], ...] = tuple(
         "plan activations",
         "write verify",
         "report",
-        "convert",
+        "conversion",
         "__init__",
         "cli",
         "__main__",

@@ -648,5 +648,5 @@ def test_the_proof_knows_neither_plan_nor_writer(module: str) -> None:
             imported |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
-    assert not imported & {"fcn_convert.plan", "fcn_convert.write", "fcn_convert.convert"}
+    assert not imported & {"fcn_convert.plan", "fcn_convert.write", "fcn_convert.conversion"}
     assert "importlib" not in source

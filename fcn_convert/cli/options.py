@@ -1,0 +1,24 @@
+"""The arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+SpecFile = Annotated[
+    Path | None, typer.Option("--spec", help="The spec; default: the checkpoint's name, .yaml.")
+]
+Reports = Annotated[
+    list[Path] | None,
+    typer.Option("--report", help="Write the report here; the suffix chooses its format (.json)."),
+]
+Level = Annotated[
+    Literal["activations", "bytes", "shapes"],
+    typer.Option("--verify", help="How much is checked; each level includes those after it."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report instead of the table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="List every tensor.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 where there is a warning.")]

@@ -1,0 +1,56 @@
+"""Shows the report of a piece of work, and exits by its verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import typer
+
+from fcn_convert.cli.streams import progress_bar, say, stdout
+from fcn_convert.report import CheckFailedError, Report
+from fcn_convert.report.json_view import to_json
+
+CHECK_FAILED = 1
+
+
+@dataclass(frozen=True)
+class View:
+    """How a result is shown."""
+
+    as_json: bool
+    quiet: bool
+    every_tensor: bool
+
+
+def show(work: Callable[[Callable[[int, int], None] | None], Report], view: View) -> None:
+    """Do the work under a progress bar, print its report, and exit by its verdict."""
+    status = 0
+    try:
+        with progress_bar(quiet=view.quiet) as progress:
+            report = work(progress)
+    except CheckFailedError as failed:
+        report, status = failed.report, CHECK_FAILED
+    if not view.quiet:
+        say(*(f"warning: {warning}" for warning in report.warnings))
+    if view.as_json:
+        with stdout() as stream:
+            stream.write(to_json(report))
+    elif not view.quiet:
+        with stdout() as stream:  # rendering writes to it, too
+            stream.write(_tables(report, view))
+    if view.as_json or view.quiet:  # the tables say it themselves
+        say(*(f"error: {problem}" for problem in report.verdict.problems))
+    if status:
+        raise typer.Exit(status)
+
+
+def _tables(report: Report, view: View) -> str:
+    from rich.console import Console
+
+    from fcn_convert.report import terminal
+
+    console = Console()
+    with console.capture() as capture:
+        terminal.show(report, console, every_tensor=view.every_tensor)
+    return capture.get()

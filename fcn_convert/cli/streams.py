@@ -1,0 +1,52 @@
+"""Results to stdout, everything else to stderr, and no failure where nobody listens."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TextIO
+
+import typer
+
+from fcn_convert.errors import OutputError, printable
+
+
+@contextmanager
+def stdout() -> Iterator[TextIO]:
+    """Give stdout for a result; a reader who has gone is no error, a full disk is."""
+    try:
+        yield sys.stdout
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise typer.Exit(128 + signal.SIGPIPE) from None
+    except OSError as error:
+        raise OutputError(f"standard output: {error.strerror}") from error
+
+
+def say(*lines: str) -> None:
+    """Print lines to stderr, with nothing in them that a terminal would obey."""
+    with suppress(OSError):  # there is nowhere left to say it
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
+        sys.stderr.flush()
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a bar of bytes on stderr, on a terminal only."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TimeRemainingColumn,
+    )
+
+    columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,39 @@
+"""`fcn-convert verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fcn_convert.cli.options import AsJson, Level, Quiet, Reports, SpecFile, Strict, Verbose
+
+
+def verify(
+    original: Annotated[Path, typer.Argument(help="The trained checkpoint.")],
+    converted: Annotated[Path, typer.Argument(help="What was made of it.")],
+    spec: SpecFile = None,
+    report: Reports = None,
+    level: Level = "activations",
+    strict: Strict = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Hold a converted file against its original; exit 1 where they disagree."""
+    from fcn_convert.cli.result import View, show
+    from fcn_convert.conversion import verify_conversion
+
+    show(
+        lambda progress: verify_conversion(
+            original,
+            converted,
+            spec,
+            reports=report or (),
+            level=level,
+            strict=strict,
+            progress=progress,
+        ),
+        View(as_json, quiet, verbose),
+    )
