@@ -1,7 +1,7 @@
 # fcn-convert from a fresh clone: `make convert` installs into .venv and converts the samples.
 #
 #   make convert [CHECKPOINTS=folder] [OUT=folder] [ARGS="--verify bytes"] [PYTHON=python]
-#   make test · make check · make bench · make samples · make clean
+#   make test · make test-all · make check · make bench · make samples · make clean
 #
 # Paths must not contain blanks: make splits its lists there.
 
@@ -20,10 +20,12 @@ ifdef PYTHON
 RUN := PYTHONPATH=$(CURDIR) $(PYTHON)
 INSTALLED :=
 INSTALLED_DEV :=
+INSTALLED_HEAVY :=
 else
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
+INSTALLED_HEAVY := $(VENV)/.installed-heavy
 endif
 
 .PHONY: help
@@ -68,8 +70,16 @@ $(foreach source,$(SOURCES),$(eval $(call conversion,$(source))))
 $(sort $(OUT)):
 	mkdir -p $@
 
+$(VENV)/.installed-heavy: $(VENV)/.installed-dev
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,dev-heavy]'
+	@touch $@
+
 .PHONY: test
 test: $(INSTALLED_DEV)
+	$(RUN) -m pytest -n auto -m "not heavy"
+
+.PHONY: test-all
+test-all: $(INSTALLED_HEAVY)
 	$(RUN) -m pytest -n auto
 
 .PHONY: check
