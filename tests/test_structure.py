@@ -22,7 +22,7 @@ RANKS: tuple[frozenset[str], ...] = tuple(
         "errors torch_quietly",
         "tensors atomic proof",
         "formats",
-        "spec spec_yaml spec_schema",
+        "spec spec_yaml spec_schema spec_text",
         "layers",
         "plan activations",
         "write verify",
