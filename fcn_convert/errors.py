@@ -17,6 +17,10 @@ class OutputError(FcnConvertError):
     """An output or a report that cannot be written."""
 
 
+class ReportError(FcnConvertError):
+    """A report that cannot be read back."""
+
+
 class SpecError(FcnConvertError):
     """Everything that is wrong with a spec, or with a spec for this checkpoint, at once."""
 

@@ -27,6 +27,7 @@ RANKS: tuple[frozenset[str], ...] = tuple(
         "plan activations",
         "write verify",
         "report",
+        "head_code",
         "conversion",
         "__init__",
         "cli",
@@ -203,7 +204,7 @@ def test_help_and_version_are_quick(tmp_path: Path, arguments: list[str]) -> Non
     assert loaded_by(*arguments, folder=tmp_path) == "loaded: status: 0"
 
 
-@pytest.mark.parametrize("command", ["convert", "verify", "schema"])
+@pytest.mark.parametrize("command", ["convert", "verify", "code", "schema"])
 def test_the_help_of_a_command_is_quick(tmp_path: Path, command: str) -> None:
     # Typer itself needs pydantic to show a command's parameters.
     found = loaded_by(command, "--help", folder=tmp_path)

@@ -212,18 +212,19 @@ def _layer(
         old_shape=weight.shape,
         new_shape=(features_out, channels, *layer.kernel),
         bias=layer.bias is not None,
-        module=_module(layer, channels, features_out),
+        module=convolution_line(channels, features_out, layer.kernel, bias=layer.bias is not None),
         checks=checks.get(weight.name, ()),
     )
 
 
-def _module(layer: DenseLayer, channels: int, features_out: int) -> str:
+def convolution_line(
+    channels: int, features_out: int, kernel: tuple[int, ...], *, bias: bool
+) -> str:
     """Return the line of Python that makes the convolution."""
-    kernel = layer.kernel
     size = kernel[0] if len(set(kernel)) == 1 and max(kernel) == 1 else kernel
     shown = f"({kernel[0]},)" if isinstance(size, tuple) and len(size) == 1 else str(size)
-    bias = "" if layer.bias else ", bias=False"
-    return f"nn.Conv{len(kernel)}d({channels}, {features_out}, kernel_size={shown}{bias})"
+    without = "" if bias else ", bias=False"
+    return f"nn.Conv{len(kernel)}d({channels}, {features_out}, kernel_size={shown}{without})"
 
 
 def _others(

@@ -1,0 +1,124 @@
+"""What a report says of the head, read back from its JSON and held against what is needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fcn_convert.errors import ReportError, printable
+from fcn_convert.tensors import DTYPES
+
+if TYPE_CHECKING:
+    from fcn_convert.head_code.schema import ReportModel
+
+MAX_REPORT_BYTES = 1 << 28
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution of the output, by its name there. reads: `map` or `dense`. head: its number."""
+
+    name: str
+    shape: tuple[int, ...]
+    bias: bool
+    reads: str
+    dtype: str
+    head: int
+
+    @property
+    def features_out(self) -> int:
+        """Channels it gives."""
+        return self.shape[0]
+
+    @property
+    def features_in(self) -> int:
+        """Inputs of the Dense layer it was."""
+        return prod(self.shape[1:])
+
+    @property
+    def torch_dtype(self) -> str:
+        """The attribute of torch that is its dtype."""
+        return DTYPES[self.dtype].torch or "float32"
+
+
+@dataclass(frozen=True)
+class HeadMap:
+    """A head's feature map: sizes by axis."""
+
+    feature_map: dict[str, int]
+
+
+@dataclass(frozen=True)
+class ReportedHead:
+    """Everything of a report that the code is made of.
+
+    kept: shapes of the other tensors of the output, by their names there.
+    """
+
+    output: str
+    heads: tuple[HeadMap, ...]
+    layers: tuple[Layer, ...]
+    kept: dict[str, tuple[int, ...]]
+
+    @cached_property
+    def kept_modules(self) -> dict[str, dict[str, tuple[int, ...]]]:
+        """The other tensors' shapes, by module and by their own name in it."""
+        found: dict[str, dict[str, tuple[int, ...]]] = {}
+        for name, shape in self.kept.items():
+            module, _, part = name.rpartition(".")
+            found.setdefault(module, {})[part] = shape
+        return found
+
+
+def read_head(path: Path) -> ReportedHead:
+    """Read a JSON report; raises ReportError for another file, CheckpointError if unreadable."""
+    from pydantic import ValidationError  # noqa: PLC0415 - slow to import
+
+    from fcn_convert.formats.source import SourceFile  # noqa: PLC0415 - only to read a file
+    from fcn_convert.head_code.schema import ReportModel  # noqa: PLC0415 - pydantic, likewise
+
+    with SourceFile(path) as file:
+        if file.size > MAX_REPORT_BYTES:
+            raise ReportError(f"{path}: has {file.size} bytes, more than any report")
+        raw = file.pread(0, file.size)
+    try:
+        model = ReportModel.model_validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        where = f"at {printable(place[:100])}, " if place else ""
+        raise ReportError(
+            f"{path}: is no JSON report of fcn-convert: {where}{printable(first['msg'][:200])}; "
+            "name the NAME.fcn.report.json that convert wrote"
+        ) from error
+    if not model.layers:
+        raise ReportError(f"{path}: reports no rewritten layer, so there is no head to write")
+    return _head(model)
+
+
+def _head(model: ReportModel) -> ReportedHead:
+    owner = {dense.name: at for at, head in enumerate(model.spec.heads) for dense in head.dense}
+    return ReportedHead(
+        output=model.output.path,
+        heads=tuple(
+            HeadMap({str(axis): size for axis, size in head.feature_map.items()})
+            for head in model.spec.heads
+        ),
+        layers=tuple(
+            Layer(
+                layer.new_name,
+                tuple(layer.new_shape),
+                layer.bias,
+                layer.reads,
+                layer.dtype,
+                owner.get(layer.name, 0),
+            )
+            for layer in model.layers
+        ),
+        kept={
+            t.new_name: tuple(t.shape) for t in model.tensors if t.new_name and t.shape is not None
+        },
+    )
