@@ -12,7 +12,9 @@ SpecFile = Annotated[
 ]
 Reports = Annotated[
     list[Path] | None,
-    typer.Option("--report", help="Write the report here; the suffix chooses its format (.json)."),
+    typer.Option(
+        "--report", help="Write the report here; the suffix chooses: .json, .md, .xml (JUnit)."
+    ),
 ]
 Level = Annotated[
     Literal["activations", "bytes", "shapes"],

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from importlib import import_module
 from pathlib import Path
 
 from fcn_convert.atomic import atomically
 from fcn_convert.errors import OutputError
 from fcn_convert.report import Report
-from fcn_convert.report.json_view import to_json
 
-VIEWS: Mapping[str, Callable[[Report], str]] = {".json": to_json}
+VIEWS = {
+    ".json": ("json_view", "to_json"),
+    ".md": ("markdown", "to_markdown"),
+    ".xml": ("junit", "to_junit"),
+}
+"""Module and function of each view; imported when it is asked for."""
 
 
 def check_suffix(path: Path) -> None:
@@ -22,7 +26,8 @@ def check_suffix(path: Path) -> None:
 
 def write_report(report: Report, path: Path) -> None:
     """Write a report, in place of an older one; raises OutputError."""
-    text = VIEWS[path.suffix](report)
+    module, function = VIEWS[path.suffix]
+    text: str = getattr(import_module(f"fcn_convert.report.{module}"), function)(report)
     with atomically(path, replace=True) as draft:
         try:
             draft.path.write_text(text, encoding="utf-8")

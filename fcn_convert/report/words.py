@@ -1,0 +1,98 @@
+"""What every view for people says in the same words: shapes, sizes, names and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fcn_convert.errors import printable, quoted
+from fcn_convert.proof import Check
+from fcn_convert.report import LayerEntry, Report, TensorEntry
+
+
+def names(old: str, new: str | None) -> str:
+    """Show a name, and what it is renamed to if it is; None for an entry that is left out."""
+    return printable(old if new in {None, old} else f"{old} → {new}")
+
+
+def shape(sizes: Sequence[int] | None) -> str:
+    """Show a shape as Python does; nothing for an entry without one."""
+    if sizes is None:
+        return ""
+    return f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
+
+
+def size(nbytes: int) -> str:
+    """Show a size in bytes with three digits and a decimal unit."""
+    value, unit = float(nbytes), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:  # what three digits can show
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}"
+
+
+def number(value: float | str | None) -> str:
+    """Show a measured value."""
+    if isinstance(value, float):
+        return f"{value:.1e}" if value else "0"
+    return "unknown" if value is None else str(value)
+
+
+def verdict_of(checks: Sequence[Check]) -> str:
+    """Say what the checks of one tensor come to; nothing where there are none."""
+    if not checks:
+        return ""
+    if any(check.passed is False for check in checks):
+        return "differs"
+    not_computed = [check.name for check in checks if check.passed is None]
+    return f"agrees ({', '.join(not_computed)} not computed)" if not_computed else "agrees"
+
+
+def differences(checks: Sequence[Check]) -> str:
+    """Show the largest difference of the values, and that of the outputs with its bound."""
+    shown = []
+    for check in checks:
+        largest = check.values.get("max_abs_diff")
+        if check.name == "bytes":
+            shown.append(f"weight {number(largest)}")
+        elif check.name == "activations" and check.passed is not None:
+            windows = check.values["larger_map_max_abs_diff"]
+            both = max(value for value in (largest, windows) if isinstance(value, float))
+            relation = "≤" if check.passed else "beyond"
+            shown.append(f"outputs {number(both)} {relation} {number(check.values['bound'])}")
+    return ", ".join(shown)
+
+
+def totals(report: Report) -> str:
+    """Count the tensors by what was done with them, and name those that are left out."""
+    listed = ", ".join(f"{count} {action}" for action, count in report.totals.items() if count)
+    left_out = [entry.name for entry in report.tensors if entry.action == "left out"]
+    return f"tensors: {listed}" + (f" ({quoted(left_out, 6)})" if left_out else "")
+
+
+def verdict(report: Report) -> str:
+    """Say what the whole comes to, how much was checked, and where no output appeared."""
+    found = report.verdict
+    level = f" (checked: {found.level})" if found.level else ""
+    unwritten = found.problems and found.output == "not written"
+    return f"{found.text}{level}" + ("; no output was written" if unwritten else "")
+
+
+def heads(report: Report) -> Iterator[tuple[dict[str, int], str, list[LayerEntry]]]:
+    """Yield each head's feature map, flatten order and layers, in the spec's order."""
+    layers = {layer.name: layer for layer in report.layers}
+    for head in report.spec["heads"]:
+        dense = [layers[entry["name"]] for entry in head["dense"]]
+        yield head["feature_map"], head["flatten"], dense
+
+
+def axes(feature_map: dict[str, int]) -> str:
+    """Show a feature map with its axes: C 512 × H 7 × W 7."""
+    return " × ".join(f"{axis} {length}" for axis, length in feature_map.items())
+
+
+def only_of_the_whole(report: Report) -> list[str]:
+    """Return the problems that no tensor's check says: tensors of no origin, strict warnings."""
+    every: tuple[LayerEntry | TensorEntry, ...] = (*report.layers, *report.tensors)
+    said = {check.problem for entry in every for check in entry.checks}
+    return [problem for problem in report.verdict.problems if problem not in said]

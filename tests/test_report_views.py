@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+import torch
+from markdown_it import MarkdownIt
+from safetensors.torch import load_file, save_file
+
+from fcn_convert import CheckFailedError, Report, convert, verify_conversion
+from fcn_convert.proof import Check
+from fcn_convert.report import FileEntry, LayerEntry, TensorEntry, Verdict
+from fcn_convert.report.files import VIEWS, write_report
+from fcn_convert.report.junit import to_junit
+from fcn_convert.report.markdown import code, prose, to_markdown
+
+SAMPLES = Path(__file__).parent.parent / "sample_checkpoints"
+GOLDEN = Path(__file__).parent / "golden"
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "a|b",
+    "a\\|b\\",
+    "`a``b",
+    "**bold** _it_ ~~s~~",
+    "[link](http://evil.example)",
+    "![i](http://evil.example/x.png)",
+    "</details><h1>x",
+    "</testcase>]]>",
+    "&lt;&#60;",
+    "{{ 7 * 7 }}{% x %}",
+    "a\x00\x1b[31m\r\n\u2028\ud800\ufffe\x85",
+    "\u202egnp.x",
+    "@octocat #1 www.evil.example :bug: $x$",
+    " # heading",
+    "1. one",
+    "- item",
+    "\tcode",
+    '"><svg/onload=alert(1)>',
+    "javascript:alert(1)",
+)
+
+
+def layer(name: str, **changed: Any) -> LayerEntry:
+    answers = {"max_abs_diff": 1e-15, "larger_map_max_abs_diff": 2.5e-15, "bound": 3e-13}
+    entry = LayerEntry(
+        name=name,
+        new_name=name,
+        reads="map",
+        flatten="HWC",
+        feature_map={"C": 2, "H": 3, "W": 4},
+        kernel=(3, 4),
+        dtype="F32",
+        old_shape=(5, 24),
+        new_shape=(5, 2, 3, 4),
+        bias=True,
+        module="nn.Conv2d(2, 5, kernel_size=(3, 4))",
+        checks=(
+            Check("shapes", True),
+            Check("bytes", True, "", {"max_abs_diff": 0.0, "differing": 0}),
+            Check("activations", True, "", answers),
+        ),
+    )
+    return replace(entry, **changed)
+
+
+def head(layers: list[LayerEntry], **feature_map: int) -> dict[str, Any]:
+    dense = [{"name": entry.name, "reads": entry.reads} for entry in layers]
+    return {"feature_map": feature_map, "flatten": layers[0].flatten, "dense": dense}
+
+
+def report_of(*names: str) -> Report:
+    """Make a report with two heads, where each name stands everywhere a name can stand."""
+    first = [layer(name, new_name=name + name) for name in names]
+    second = [
+        layer(
+            "score",
+            flatten="CL",
+            feature_map={"C": 5, "L": 1},
+            reads="dense",
+            kernel=(1,),
+            old_shape=(3, 5),
+            new_shape=(3, 5, 1),
+            module="nn.Conv1d(5, 3, kernel_size=1, bias=False)",
+            bias=False,
+            dtype="F8_E8M0",
+            checks=(
+                *layer("").checks[:1],
+                Check("bytes", True, "", {"max_abs_diff": None, "differing": 0}),
+                Check("activations", None, "torch cannot compute: no"),
+            ),
+        )
+    ]
+    kept = layer("").checks[:2]
+    return Report(
+        verdict=Verdict("matches the spec", True, "activations", "written", ()),
+        source=FileEntry(f"in/{names[0]}.pth", "torch (zip)", 999_600, "ab" * 32),
+        output=FileEntry(f"out/{names[0]}.safetensors", "safetensors", 2_345_678, "cd" * 32),
+        spec={
+            "version": 1,
+            "layout": "torch",
+            "heads": [head(first, C=2, H=3, W=4), head(second, C=5, L=1)],
+            "rename": dict.fromkeys(names, "x"),
+        },
+        layers=(*first, *second),
+        tensors=(
+            *(TensorEntry(n, n, "F32", (2,), 8, "kept", f"for {n}", kept) for n in names),
+            TensorEntry("n.w", "m.w", "I64", (), 8, "renamed", "the spec renames it", kept),
+            TensorEntry("epoch", None, None, None, None, "left out", "not a tensor", ()),
+        ),
+        ties=(("n.w", names[0]),),
+        warnings=tuple(f"{name} is unlikely" for name in names),
+        notes=(f"a note on {names[0]}",),
+        versions={"python": "3.11", "fcn-convert": "0.1.0", "torch": "2.13", "safetensors": "0.8"},
+    )
+
+
+def failed() -> Report:
+    report = report_of("fc|<1>")
+    first, *rest = report.layers
+    problem = "fc|<1>.weight differs from the original in 1 of 120 elements"
+    checks = (*first.checks[:1], Check("bytes", False, problem, {"max_abs_diff": 0.5}))
+    problems = (problem, "the output has tensors of no origin: x")
+    return replace(
+        report,
+        verdict=Verdict("does not match the spec", False, "bytes", "not written", problems),
+        layers=(replace(first, checks=checks), *rest),
+    )
+
+
+CASES = {"passed": report_of("features.0", "fc|<1>"), "failed": failed()}
+
+
+def same_as_golden(name: str, text: str) -> None:
+    """Hold a view against the file that was last looked at; WRITE_GOLDEN=1 writes it anew."""
+    path = GOLDEN / name
+    if os.environ.get("WRITE_GOLDEN"):
+        path.write_text(text, "utf-8")
+    assert text == path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("suffix", VIEWS)
+def test_every_view_is_as_it_was_last_looked_at(case: str, suffix: str, tmp_path: Path) -> None:
+    write_report(CASES[case], tmp_path / f"report{suffix}")
+    text = (tmp_path / f"report{suffix}").read_text("utf-8")
+    same_as_golden(f"{case}{suffix}", text)
+    assert text.endswith("\n")
+
+
+# Markdown
+
+
+def rendered(markdown: str) -> ET.Element:
+    """Render as GitHub does, and return the elements; raises where it is not well-formed."""
+    html = MarkdownIt("commonmark", {"xhtmlOut": True}).enable("table").render(markdown)
+    return ET.fromstring(f"<root>{html}</root>")
+
+
+OURS = {"root", "h3", "p", "ul", "li", "strong", "code", "pre", "details", "summary"} | {
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+}
+
+
+def shown(name: str) -> str:
+    """Escape what is not printable, as Python's own `ascii` does."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_markdown_shows_a_hostile_name_as_it_is(name: str) -> None:
+    page = rendered(to_markdown(report_of(name)))
+    assert {element.tag for element in page.iter()} <= OURS
+    name = shown(name)
+    cells = ["".join(cell.itertext()) for cell in page.iter("td")]
+    assert f"{name} → {name}{name}" in cells
+    assert {name, f"for {name}", f"in/{name}.pth", f"out/{name}.safetensors"} <= set(cells)
+    assert {len(row) for row in page.iter("tr")} == {5, 6}
+    items = ["".join(item.itertext()) for item in page.iter("li")]
+    assert f"⚠️ {name} is unlikely" in items
+    assert f"a note on {name}" in items
+    assert len(page.findall(".//h3")) == 1
+    assert [block.tag for block in page.iter() if block.tag == "pre"] == ["pre"]
+
+
+@pytest.mark.parametrize("text", ["@octocat", "see #12", "www.evil.example", "http://x", ":bug:"])
+def test_nothing_that_github_makes_links_of_stays_in_one_piece(text: str) -> None:
+    assert re.search(r"@\w|#\d|www\.|:/|:b", text)
+    assert not re.search(r"@\w|#\d|www\.|:/|:b", prose(f"a {text}").replace("&#", ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("classifier.1", "`classifier.1`", id="plain"),
+        pytest.param("a → b", "`a → b`", id="arrow"),
+        pytest.param(" a", "<code>&#32;a</code>", id="blank"),
+        pytest.param("a|b", "<code>a&#124;b</code>", id="pipe"),
+        pytest.param("a`b", "<code>a&#96;b</code>", id="backtick"),
+    ],
+)
+def test_a_name_in_code_is_as_plain_as_it_can_be(text: str, expected: str) -> None:
+    assert code(text) == expected
+
+
+def test_the_verdict_comes_first_and_problems_next() -> None:
+    lines = to_markdown(failed()).splitlines()
+    assert lines[0].startswith("### ❌ does not match the spec")
+    assert "no output was written" in lines[0]
+    assert next(line for line in lines[1:] if line.startswith("- ")).startswith("- fc")
+
+
+# JUnit
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_junit_is_xml_whatever_a_tensor_is_called(name: str) -> None:
+    report = report_of(name)
+    problem = f"{name} differs"
+    bad = (*report.layers[0].checks[:1], Check("bytes", False, problem))
+    report = replace(
+        report,
+        verdict=replace(report.verdict, passed=False, problems=(problem, "nowhere")),
+        layers=(replace(report.layers[0], checks=bad), *report.layers[1:]),
+    )
+    root = ET.fromstring(to_junit(report))
+    cases = {case.get("name"): case for case in root.iter("testcase")}
+    name = shown(name)
+    assert cases.keys() >= {f"{name}.weight: bytes", f"{name}: bytes", "score.weight: shapes"}
+    failures = {case: e.text for case, found in cases.items() for e in found.iter("failure")}
+    assert failures == {f"{name}.weight: bytes": f"{name} differs", "whole file": "nowhere"}
+
+
+def test_junit_counts_one_case_per_check_and_tensor_and_one_for_the_whole() -> None:
+    report = CASES["passed"]
+    root = ET.fromstring(to_junit(report))
+    checks = [check for entry in (*report.layers, *report.tensors) for check in entry.checks]
+    suite = root[0]
+    assert len(suite.findall("testcase")) == len(checks) + 1
+    for element in (root, suite):
+        counted = {key: int(element.attrib[key]) for key in ("tests", "failures", "skipped")}
+        assert counted == {"tests": len(checks) + 1, "failures": 0, "skipped": 1}
+    skipped = next(case for case in suite if case.find("skipped") is not None)
+    assert skipped.attrib["name"] == "score.weight: activations"
+
+
+# Of real conversions
+
+
+@pytest.mark.parametrize(
+    "sample", ["lenet.pth", "vgg.ckpt", "two_heads.pth", "sequence.safetensors"]
+)
+def test_the_views_of_the_samples(sample: str, tmp_path: Path) -> None:
+    paths = [tmp_path / f"r{suffix}" for suffix in VIEWS]
+    spec = (SAMPLES / sample).with_suffix(".yaml")
+    report = convert(SAMPLES / sample, spec, tmp_path / "out.safetensors", reports=paths)
+    page = rendered((tmp_path / "r.md").read_text("utf-8"))
+    cells = ["".join(cell.itertext()) for cell in page.iter("td")]
+    assert {entry.module for entry in report.layers} <= set(cells)
+    root = ET.fromstring((tmp_path / "r.xml").read_text("utf-8"))
+    assert root.attrib["failures"] == root.attrib["errors"] == "0"
+    written = load_file(tmp_path / "out.safetensors")
+    assert len(root.findall(".//testcase")) == 2 * len(written) + len(report.layers) + 1
+
+
+def test_a_dry_run_has_no_case_and_no_verdict(tmp_path: Path) -> None:
+    report = convert(SAMPLES / "lenet.pth", output=tmp_path / "out.safetensors", dry_run=True)
+    assert ET.fromstring(to_junit(report)).attrib["tests"] == "0"
+    assert to_markdown(report).startswith("### 📝 planned, nothing written\n")
+
+
+def test_a_failed_verification_fails_its_cases(tmp_path: Path) -> None:
+    source, output = SAMPLES / "lenet.pth", tmp_path / "out.safetensors"
+    convert(source, output=output)
+    tensors = load_file(output)
+    tensors["classifier.1.weight"][0, 0, 0, 0] += 1
+    save_file({**tensors, "extra": torch.ones(1)}, output)
+    with pytest.raises(CheckFailedError):
+        verify_conversion(source, output, level="bytes", reports=[tmp_path / "r.xml"])
+    root = ET.fromstring((tmp_path / "r.xml").read_text("utf-8"))
+    names = [case.get("name") for case in root.iter("testcase") if case.find("failure") is not None]
+    assert names == ["classifier.1.weight: bytes", "whole file"]
