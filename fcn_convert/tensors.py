@@ -187,12 +187,22 @@ class StateDict:
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """A CRC-32 that a container stores of a part of the file."""
+    """A CRC-32 that a container stores of a part of a file."""
 
     name: str
     offset: int
     nbytes: int
     crc32: int
+    file: int = 0
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several files that hold a checkpoint: its name and number, and its author's texts."""
+
+    name: str
+    file: int
+    metadata: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -205,6 +215,7 @@ class Index:
     notes: what a reader should know about how names were derived.
     metadata: texts that the file's author stored beside the tensors.
     checksums: what the container says of its parts; held against them only where bytes are read.
+    shards: the files beside an index that hold the tensors; none where one file holds everything.
     """
 
     format: str
@@ -213,6 +224,7 @@ class Index:
     notes: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     checksums: tuple[Checksum, ...] = ()
+    shards: tuple[Shard, ...] = ()
 
     def state_dict(self, path: str | None) -> StateDict:
         """Return the state dict at `path`, or the only one there is.
@@ -236,6 +248,9 @@ class Index:
         for found in self.state_dicts:
             if found.path == path:
                 return found
+        inside = [s for s in self.state_dicts if s.path.startswith(f"{path}.") and s.may_be_a_model]
+        if len(inside) == 1:
+            return inside[0]
         raise CheckpointError(f"holds no state dict at {shown(path)}; {self._found()}")
 
     def _only(self) -> StateDict:

@@ -46,7 +46,9 @@ def verify(
     # Hashing and comparing let go of the interpreter, so they run beside the activations.
     with ThreadPoolExecutor(max_workers=3) as pool:
         digests = pool.map(_digest, (*original.files, *converted.files))
-        intact = pool.map(lambda c: _check_intact(original.files[0], c), original.index.checksums)
+        intact = pool.map(
+            lambda c: _check_intact(original.files[c.file], c), original.index.checksums
+        )
         compared = pool.map(
             lambda name: _bytes(
                 original, views[name], converted, found[resolved.names[name]], advance

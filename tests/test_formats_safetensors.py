@@ -316,7 +316,6 @@ def test_malformed_is_refused_in_one_sentence(tmp_path: Path, case: str) -> None
 @pytest.mark.parametrize(
     "raw",
     [
-        pytest.param(b"", id="empty"),
         pytest.param(b"\x02\x00\x00\x00\x00\x00\x00", id="seven-bytes"),
         pytest.param(b"%YAML 1.2\n---\n", id="text"),
     ],

@@ -1,45 +1,51 @@
 """Containers: each becomes the same index of tensors, recognised by content, not by suffix.
 
 To add one, write a module with the two functions of `Reader` and name it in `READERS`;
-`safetensors.py` is the example.
+`safetensors.py` is the example. One that is a zip file has the functions of `ZipReader` instead,
+and stands in `ZIP_READERS`; `npz.py` is the example. What cannot be read has a sentence in
+`signatures.py`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from fcn_convert.errors import CheckpointError
-from fcn_convert.formats import safetensors, torch_legacy, torch_zip
-from fcn_convert.formats.source import SourceFile
+from fcn_convert.formats import (
+    folders,
+    npy,
+    pickle_files,
+    safetensors,
+    sharded,
+    signatures,
+    torch_legacy,
+    zip_files,
+)
+from fcn_convert.formats.reader import HEAD_BYTES, Reader
+from fcn_convert.formats.source import Files, Scratch, SourceFile
 from fcn_convert.tensors import Index, StateDict
 
-HEAD_BYTES = 512
-_TAR = slice(257, 262)
-"""Where the header of a tar file says `ustar`."""
-
-
-class Reader(Protocol):
-    """One container format."""
-
-    def recognises(self, head: bytes) -> bool:
-        """Return whether a file that starts with these (at most HEAD_BYTES) is of the format."""
-        ...
-
-    def read_index(self, file: SourceFile) -> Index:
-        """Return the file's index; raises CheckpointError where the file is malformed."""
-        ...
-
-
 # The order matters only for the last: any small number looks like a safetensors header's length.
-READERS: tuple[Reader, ...] = (torch_zip, torch_legacy, safetensors)
+READERS: tuple[Reader, ...] = (
+    zip_files,
+    torch_legacy,
+    npy,
+    pickle_files,
+    sharded,
+    safetensors,
+)
 
 
 class Checkpoint:
-    """An open checkpoint: its files and their index."""
+    """An open checkpoint: its files and their index.
 
-    def __init__(self, files: tuple[SourceFile, ...], index: Index) -> None:
+    path: what the user named, a file or a folder.
+    """
+
+    def __init__(self, path: Path, files: tuple[SourceFile, ...], index: Index) -> None:
+        self.path = path
         self.files = files
         self.index = index
 
@@ -56,14 +62,14 @@ class Checkpoint:
             file.close()
 
     @property
-    def path(self) -> Path:
-        """The file the user named."""
-        return self.files[0].path
+    def stored(self) -> tuple[SourceFile, ...]:
+        """The files that lie on the disk, without what was unpacked from them."""
+        return tuple(file for file in self.files if not isinstance(file, Scratch))
 
     @property
     def nbytes(self) -> int:
         """Size of all files together, in bytes."""
-        return sum(file.size for file in self.files)
+        return sum(file.size for file in self.stored)
 
     def state_dict(self, path: str | None) -> StateDict:
         """Return the state dict at `path`, or the only one; see `Index.state_dict`."""
@@ -81,26 +87,27 @@ class Checkpoint:
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a checkpoint of any known container and index it.
 
-    Raises CheckpointError, with the path, where it is unreadable, unknown or malformed.
+    path: a file, or a folder that holds one. Raises CheckpointError, with the path, where it is
+    unreadable, unknown or malformed.
     """
-    file = SourceFile(path)
+    main = folders.main_file(path) if path.is_dir() else path
+    files = Files(SourceFile(main))
     try:
-        head = file.pread(0, min(HEAD_BYTES, file.size))
-        for reader in READERS:
-            if reader.recognises(head):
-                return Checkpoint((file,), reader.read_index(file))
-        raise CheckpointError(f"{path}: {_unknown(head)}")
+        index = _reader(files.main).read_index(files)
+        return Checkpoint(path, tuple(files.opened), index)
     except BaseException:
-        file.close()
+        files.close()
         raise
 
 
-def _unknown(head: bytes) -> str:
-    """Say what a file is that no reader recognises."""
-    if head[_TAR] == b"ustar":
-        return (
-            "is a tar file, the form of torch.save before 0.1.10; "
-            "load and save it with torch, or unpack it, first"
-        )
-    found = f"it starts with {head[:8]!r}" if head else "it is empty"
-    return f"is no checkpoint known here ({found}); expected safetensors or a file of torch.save"
+def _reader(file: SourceFile) -> Reader:
+    """Return the reader of a file by its content; raises CheckpointError where there is none."""
+    head = file.pread(0, min(HEAD_BYTES, file.size))
+    tail = file.pread(max(file.size - signatures.TAIL_BYTES, 0), min(8, file.size))
+    sentence = signatures.known(head, tail)
+    if sentence is None:
+        for reader in READERS:
+            if reader.recognises(head):
+                return reader
+        sentence = signatures.unknown(head)
+    raise CheckpointError(f"{file.path}: {sentence}")

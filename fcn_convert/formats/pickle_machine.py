@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from sys import getsizeof
 from typing import Any
 
-from fcn_convert.formats.source import SourceFile
+from fcn_convert.formats.source import Readable
 
 MAX_OPERATIONS = 10_000_000
 """Opcodes of one pickle: some 250,000 tensors' worth, and a few seconds."""
 MAX_MEMORY = 128 << 20
 """Estimated bytes of all nodes of one pickle: what 125,000 tensors take."""
 MAX_TEXT = 1 << 20
-"""Texts and byte strings above this length are skipped, not read: no name is that long."""
+"""Texts above this length are skipped, not read: no name is that long."""
+MAX_BYTES = 1 << 14
+"""Byte strings above this length are skipped: they are an array's values, which stay in place."""
 MAX_LINE = 1 << 16
 MAX_INDEX = 1 << 32
 """Where the memo ends: no pickler counts further, and larger integers' hashes can collide."""
@@ -62,10 +64,17 @@ class Persistent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opaque:
-    """A value nobody here needs: a long text, or a key that is no scalar."""
+    """A long text or byte string by its place in the file, or a key that is no scalar."""
 
     kind: str
     nbytes: int = 0
+    offset: int = 0
+
+
+class PlacedBytes(bytes):
+    """A byte string with the offset where the file holds it: it may be an array's values."""
+
+    offset: int
 
 
 class PickleError(ValueError):
@@ -75,7 +84,7 @@ class PickleError(ValueError):
 class Window:
     """Sequential reads from a part of a file, buffered."""
 
-    def __init__(self, file: SourceFile, start: int, end: int) -> None:
+    def __init__(self, file: Readable, start: int, end: int) -> None:
         self._file = file
         self._buffer = b""
         self._at = 0
@@ -225,11 +234,24 @@ class Machine:
 
     def string(self, length: int, kind: str, decode: Callable[[bytes], Node]) -> None:
         """Push the next `length` bytes, decoded; long ones are skipped and become Opaque."""
-        if length > MAX_TEXT:
+        if length > (MAX_BYTES if kind == "bytes" else MAX_TEXT):
+            offset = self.window.position
             self.window.skip(length)
-            self.push(Opaque(kind, length), 64)
+            self.push(Opaque(kind, length, offset), 64)
         else:
             self.sized(decode(self.take(length)))
+
+    def byte_string(self, length: int) -> None:
+        """Push the next `length` bytes with their place."""
+        offset = self.window.position
+
+        def placed(raw: bytes) -> PlacedBytes:
+            node = PlacedBytes(raw)
+            node.offset = offset
+            return node
+
+        self.spend(200)
+        self.string(length, "bytes", placed)
 
     def call(self, function: Node, arguments: Node) -> None:
         """Push what a call would have made."""

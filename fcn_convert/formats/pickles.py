@@ -31,7 +31,7 @@ from fcn_convert.formats.pickle_machine import (
     PickleError,
     Window,
 )
-from fcn_convert.formats.source import SourceFile
+from fcn_convert.formats.source import Readable
 
 __all__ = ["Call", "Global", "Node", "Opaque", "Persistent", "Pickle", "read_pickle"]
 
@@ -53,7 +53,7 @@ class Pickle:
     end: int
 
 
-def read_pickle(file: SourceFile, start: int, end: int) -> Pickle:
+def read_pickle(file: Readable, start: int, end: int) -> Pickle:
     """Interpret the pickle that starts at byte `start` and ends at `end` at the latest.
 
     Raises CheckpointError where it is malformed, or larger than MAX_OPERATIONS or MAX_MEMORY.
@@ -274,16 +274,16 @@ OPERATIONS: dict[bytes, Callable[[Machine], None]] = {
     b"G": lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
     # Texts and bytes.
     b"S": _quoted_line,
-    b"T": lambda m: m.string(_length4(m), "text", _python2_text),
+    b"T": lambda m: m.string(_length4(m), "bytes", _python2_text),
     b"U": lambda m: m.string(_unsigned(m, 1), "text", _python2_text),
     b"V": lambda m: m.sized(_decoded(m.window.line(), "raw-unicode-escape")),
     b"X": lambda m: _text(m, _unsigned(m, 4)),
     b"\x8c": lambda m: _text(m, _unsigned(m, 1)),
     b"\x8d": lambda m: _text(m, _unsigned(m, 8)),
-    b"B": lambda m: m.string(_unsigned(m, 4), "bytes", bytes),
-    b"C": lambda m: m.string(_unsigned(m, 1), "bytes", bytes),
-    b"\x8e": lambda m: m.string(_unsigned(m, 8), "bytes", bytes),
-    b"\x96": lambda m: m.string(_unsigned(m, 8), "bytes", bytes),
+    b"B": lambda m: m.byte_string(_unsigned(m, 4)),
+    b"C": lambda m: m.byte_string(_unsigned(m, 1)),
+    b"\x8e": lambda m: m.byte_string(_unsigned(m, 8)),
+    b"\x96": lambda m: m.byte_string(_unsigned(m, 8)),
     # Collections.
     b")": lambda m: m.push((), 8),
     b"\x85": lambda m: _tuple(m, 1),

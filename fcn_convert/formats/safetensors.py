@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 
 from fcn_convert.errors import CheckpointError, quoted
-from fcn_convert.formats.source import SourceFile
+from fcn_convert.formats.source import Files
 from fcn_convert.tensors import (
     DTYPES,
     MAX_AXES,
@@ -59,8 +59,9 @@ def recognises(head: bytes) -> bool:
     )
 
 
-def read_index(file: SourceFile) -> Index:
+def read_index(files: Files) -> Index:
     """Index a safetensors file; raises CheckpointError where it breaks the format's rules."""
+    file = files.main
     length = int.from_bytes(file.pread(0, LENGTH_BYTES), "little")
     if length > MAX_HEADER:
         raise CheckpointError(

@@ -1,18 +1,44 @@
-"""A checkpoint file, opened so that nothing about it can surprise: regular, read by `pread`."""
+"""A checkpoint's files, opened so that nothing can surprise: regular, read by `pread`."""
 
 from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from fcn_convert.errors import CheckpointError
+from fcn_convert.tensors import shown
+
+MAX_FILES = 512
+"""Files of one checkpoint: the largest models have some 200 shards."""
+MIN_DECODED = 1 << 30
+MAX_DECODED_TIMES = 32
+"""How far values may unpack: weights shrink to half, a bomb is a thousand times itself."""
 
 Advance = Callable[[int], None]
 """Told of every so many bytes done."""
+
+
+class Readable(Protocol):
+    """Bytes to read at any offset: a file, or a part of one."""
+
+    @property
+    def path(self) -> Path:
+        """The file, for messages."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes there are."""
+        ...
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset`; raises CheckpointError at the end."""
+        ...
 
 
 class SourceFile:
@@ -90,3 +116,97 @@ class SourceFile:
         before = self._opened
         if (now.st_size, now.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
             raise CheckpointError(f"{self.path}: was written to while it was read; try again")
+
+
+class Part:
+    """A range of a file that is a file in itself, such as a torch file inside of another."""
+
+    def __init__(self, file: Readable, start: int, size: int) -> None:
+        self.path = file.path
+        self.start = start
+        self.size = size
+        self._file = file
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """Return exactly `length` bytes from `offset`; raises CheckpointError at the part's end."""
+        if offset + length > self.size:
+            missing = offset + length - self.size
+            raise CheckpointError(
+                f"{self.path}: the part from byte {self.start} ends {missing} bytes too early"
+            )
+        return self._file.pread(self.start + offset, length)
+
+
+class Scratch(SourceFile):
+    """Values that a file holds only in another form, decoded into a file that has no name.
+
+    Vanishes with the process, however that ends.
+    """
+
+    def __init__(self, source: SourceFile) -> None:
+        self.path = source.path
+        self.size = 0
+        self._limit = max(MIN_DECODED, MAX_DECODED_TIMES * source.size)
+        with tempfile.TemporaryFile(prefix="fcn-convert-") as unnamed:
+            self.descriptor = os.dup(unnamed.fileno())
+
+    def append(self, data: bytes | memoryview) -> int:
+        """Add bytes and return the offset where they begin."""
+        start = self.size
+        if start + len(data) > self._limit:
+            raise CheckpointError(
+                f"{self.path}: unpacks to more than {self._limit} bytes, which no weights do"
+            )
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.pwrite(self.descriptor, view, self.size) :]
+                self.size = start + len(data) - len(view)
+        except OSError as error:
+            raise CheckpointError(
+                f"{self.path}: cannot be unpacked into {tempfile.gettempdir()}: {error.strerror}"
+            ) from error
+        return start
+
+    def check_unchanged(self) -> None:
+        """Nobody else can write to a file without a name."""
+
+
+class Files:
+    """The files of one checkpoint: the one that was named first, then those it refers to."""
+
+    def __init__(self, main: SourceFile, opened: list[SourceFile] | None = None) -> None:
+        self.main = main
+        self.opened = [main] if opened is None else opened
+
+    def sibling(self, name: str) -> int:
+        """Open a file in the folder of the first one, and return its number.
+
+        Raises CheckpointError for a name that leads out of the folder, or a file that is not there.
+        """
+        if name in {"", ".", ".."} or "/" in name or "\0" in name or os.sep in name:
+            raise CheckpointError(
+                f"{self.main.path}: names the file {shown(name)}, which is not in its folder"
+            )
+        if len(self.opened) >= MAX_FILES:
+            raise CheckpointError(f"{self.main.path}: names more than {MAX_FILES} files")
+        self.opened.append(SourceFile(self.main.path.parent / name))
+        return len(self.opened) - 1
+
+    def child(self, number: int) -> Files:
+        """Return the same files with another one as the first: a shard that is read by itself."""
+        return Files(self.opened[number], self.opened)
+
+    def scratch(self) -> tuple[int, Scratch]:
+        """Return the file for decoded values, and its number."""
+        for number, file in enumerate(self.opened):
+            if isinstance(file, Scratch):
+                return number, file
+        scratch = Scratch(self.main)
+        self.opened.append(scratch)
+        return len(self.opened) - 1, scratch
+
+    def close(self) -> None:
+        """Close all files."""
+        for file in self.opened:
+            file.close()

@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fcn_convert.errors import printable
+from fcn_convert.formats.numpy_records import Array, array_of
 from fcn_convert.formats.pickle_machine import Node
 from fcn_convert.formats.torch_records import (
+    Record,
     RecordError,
     Tensor,
     Unreadable,
@@ -34,9 +36,22 @@ MODULE_NOTE = (
     "names are those of the modules' default state_dict(); their state-dict hooks were not run"
 )
 
+FOREIGN_ROLES = {
+    *("W", "b", "w", "weights", "biases", "kernel", "kernels", "embedding", "embeddings"),
+    *("depthwise_weights", "pointwise_weights", "depthwise_kernel", "pointwise_kernel"),
+    *("gamma", "beta", "moving_mean", "moving_variance", "mean", "variance", "var"),
+    *("scale", "offset", "alpha"),
+}
+"""What arrays are called where layers are dictionaries, as in TensorFlow's ports."""
+ROLES = FOREIGN_ROLES | {"weight", "bias", "running_mean", "running_var"}
+MAX_LAYER_LIST = 4
+"""Arrays of a layer that is a list: weight and bias, and of a norm two more."""
+
 Nodes = Sequence[Node]
 Locate = Callable[[str, Tensor], TensorInfo]
 """Places a tensor of that name in the file; raises RecordError where it does not fit."""
+LocateArray = Callable[[str, Array], TensorInfo]
+"""The same for an array of NumPy's."""
 
 
 @dataclass
@@ -44,6 +59,7 @@ class Search:
     """The state dicts found under a root, and everything that belongs to none of them."""
 
     locate: Locate
+    locate_array: LocateArray
     found: list[StateDict] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
     from_modules: bool = False
@@ -63,12 +79,15 @@ class Search:
         """Collect the state dicts under `node`; return whether there are any."""
         if _is_module(node):
             self.from_modules = True
-            self._collect(path, self._module_entries(node))
+            self.collect(path, self._module_entries(node))
             return True
         mapping = mapping_of(node)
         if mapping is None or depth > MAX_WRAPPERS or _is_optimizer(mapping):
             return False
         self._count(len(mapping))
+        if self._are_layers(mapping, depth):
+            self.collect(path, self._layer_entries(mapping))
+            return True
         inner = {
             key: self._visit(self._join(path, key), value, depth + 1)
             for key, value in mapping.items()
@@ -83,28 +102,30 @@ class Search:
         return True
 
     def _collect_mapping(self, path: str, mapping: dict[Node, Node]) -> bool:
-        try:
-            holds_tensors = any(tensor_of(value) is not None for value in mapping.values())
-        except RecordError:
-            holds_tensors = True
+        holds_tensors = _holds_tensors(mapping)
         if holds_tensors:
-            self._collect(path, iter(mapping.items()))
+            self.collect(path, iter(mapping.items()))
         return holds_tensors
 
-    def _collect(self, path: str, entries: Iterator[tuple[Node, Node]]) -> None:
+    def collect(self, path: str, entries: Iterator[tuple[Node, Node]]) -> None:
+        """Take the entries, names and nodes, for one state dict; raises RecordError."""
         tensors: dict[str, TensorInfo] = {}
         left_out: list[LeftOut] = []
         unreadable: list[LeftOut] = []
         for name, node in entries:
             self._keep(1)
-            if not isinstance(name, str):
+            text = _text(name)
+            if text is None:
                 left_out.append(LeftOut(_key_name(name), "its name is no text"))
                 continue
+            name = text
             try:
                 _check_name(name)
-                record = tensor_of(node)
+                record = _record(node)
                 if isinstance(record, Tensor):
                     tensors[name] = self.locate(name, record)
+                elif isinstance(record, Array):
+                    tensors[name] = self.locate_array(name, record)
                 elif isinstance(record, Unreadable):
                     unreadable.append(LeftOut(name, record.reason))
                 else:
@@ -112,6 +133,30 @@ class Search:
             except RecordError as error:
                 raise RecordError(f"tensor {shown(name)} cannot be read: {error}") from error
         self.found.append(StateDict(path, tensors, tuple(left_out), tuple(unreadable)))
+
+    def _are_layers(self, node: Node, depth: int = 0) -> bool:
+        """Return whether a dictionary holds layers, each a dictionary or a list of its arrays.
+
+        One such layer with names that are not PyTorch's tells them from a trainer's wrapper.
+        """
+        mapping = mapping_of(node)
+        if not mapping or depth > MAX_WRAPPERS:
+            return False
+        self._count(len(mapping))
+        inner = [value for value in mapping.values() if mapping_of(value) or _is_list(value)]
+        if not inner or (len(inner) < len(mapping) and _holds_tensors(mapping)):
+            return False
+        return all(_is_layer(value) or self._are_layers(value, depth + 1) for value in inner)
+
+    def _layer_entries(self, node: Node, prefix: str = "") -> Iterator[tuple[str, Node]]:
+        """Yield the arrays of layers by the names of both, joined by a dot."""
+        inner = dict(enumerate(node)) if _is_list(node) else mapping_of(node) or {}
+        for key, value in inner.items():
+            name = f"{prefix}{_text(key) or _key_name(key)}"
+            if mapping_of(value) is not None or _is_list(value):
+                yield from self._layer_entries(value, self._named(f"{name}."))
+            else:
+                yield self._named(name), value
 
     def _module_entries(
         self, module: Node, prefix: str = "", depth: int = 0
@@ -155,6 +200,50 @@ class Search:
         self.visits += entries
         if self.visits > MAX_VISITS:
             raise RecordError("holds more names than any model: its dictionaries are nested")
+
+
+def _record(node: Node) -> Record | Array | None:
+    """Return the tensor or array that a node rebuilds, or None."""
+    if isinstance(node, Unreadable):
+        return node
+    record = tensor_of(node)
+    return array_of(node) if record is None else record
+
+
+def _holds_tensors(mapping: dict[Node, Node]) -> bool:
+    """Return whether a tensor is among the values, be it a malformed one."""
+    try:
+        return any(_record(value) is not None for value in mapping.values())
+    except RecordError:
+        return True
+
+
+def _is_list(node: Node) -> bool:
+    return isinstance(node, list | tuple)
+
+
+def _text(key: Node) -> str | None:
+    """Return a key as text, as which bytes of ASCII count."""
+    if isinstance(key, bytes) and key.isascii():
+        return key.decode("ascii")
+    return key if isinstance(key, str) else None
+
+
+def _is_layer(node: Node) -> bool:
+    """Return whether a dictionary or a list is a layer of arrays under names that are known."""
+    if _is_list(node):
+        return 0 < len(node) <= MAX_LAYER_LIST and all(_is_array(value) for value in node)
+    mapping = mapping_of(node) or {}
+    roles = {_text(key) for key in mapping}
+    return (
+        bool(roles & FOREIGN_ROLES)
+        and roles <= ROLES
+        and all(_holds_tensors({None: value}) for value in mapping.values())
+    )
+
+
+def _is_array(node: Node) -> bool:
+    return isinstance(array_of(node), Array)
 
 
 def _is_module(node: Node) -> bool:
@@ -206,7 +295,7 @@ def _key_name(key: Node) -> str:
 def _describe(node: Node) -> str:
     """Say in a few words what an entry is that is not taken."""
     try:
-        if tensor_of(node) is not None:
+        if _record(node) is not None:
             return "a tensor outside of the state dict"
     except RecordError:
         return "a malformed tensor"
@@ -214,6 +303,8 @@ def _describe(node: Node) -> str:
     if mapping is not None:
         kind = "optimizer state" if _is_optimizer(mapping) else "a dictionary"
         return f"{kind} of {len(mapping)} entries"
+    if _is_list(node):
+        return f"a list of {len(node)} entries, which have no names"
     return f"not a tensor: {printable(_value(node)[:_MAX_SHOWN])}"
 
 

@@ -8,8 +8,9 @@ eight bytes, and its values.
 from __future__ import annotations
 
 from fcn_convert.errors import CheckpointError
+from fcn_convert.formats.numpy_records import locate_array
 from fcn_convert.formats.pickles import Node, Persistent, read_pickle
-from fcn_convert.formats.source import SourceFile
+from fcn_convert.formats.source import Files, Readable
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
 from fcn_convert.formats.torch_records import (
     RecordError,
@@ -35,8 +36,9 @@ def recognises(head: bytes) -> bool:
     return head.startswith(_TEXT_MAGIC) or (head[:1] == b"\x80" and _BINARY_MAGIC in head[:24])
 
 
-def read_index(file: SourceFile) -> Index:
+def read_index(files: Files) -> Index:
     """Index a legacy torch file; raises CheckpointError where it is malformed."""
+    file = files.main
     end = 0
     header: list[Node] = []
     for _ in range(3):
@@ -49,7 +51,10 @@ def read_index(file: SourceFile) -> Index:
     try:
         storages = _declared(model.persistents)
         places = _places(file, keys.root, keys.end, storages)
-        search = Search(lambda name, tensor: _locate(name, tensor, places))
+        search = Search(
+            lambda name, tensor: _locate(name, tensor, places),
+            lambda name, array: locate_array(name, array, files),
+        )
         search.run(model.root)
     except RecordError as error:
         raise CheckpointError(f"{file.path}: {error}") from error
@@ -57,7 +62,7 @@ def read_index(file: SourceFile) -> Index:
     return Index("torch (legacy)", tuple(search.found), tuple(search.left_out), notes)
 
 
-def _check_header(file: SourceFile, header: list[Node]) -> None:
+def _check_header(file: Readable, header: list[Node]) -> None:
     magic, version, system = header
     if magic != MAGIC_NUMBER or version != PROTOCOL_VERSION:
         raise CheckpointError(
@@ -84,7 +89,7 @@ def _declared(persistents: tuple[Persistent, ...]) -> dict[str, Storage]:
 
 
 def _places(
-    file: SourceFile, keys: Node, start: int, storages: dict[str, Storage]
+    file: Readable, keys: Node, start: int, storages: dict[str, Storage]
 ) -> dict[str, tuple[int, int]]:
     """Return where each storage's values begin, and their bytes."""
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):

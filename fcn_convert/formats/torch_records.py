@@ -142,7 +142,7 @@ def storage_of(node: Node) -> Storage | None:
     key = _text(raw_key)
     if not isinstance(kind, Global) or key is None:
         raise RecordError("a storage's id does not name its type and its key")
-    _check_naturals("the number of elements of a storage", numel)
+    check_naturals("the number of elements of a storage", numel)
     dtype = DTYPES.get(_STORAGE_DTYPES.get(kind.name, ""))
     itemsize = dtype.itemsize if dtype else _FOREIGN_STORAGES.get(kind.name, 0)
     if not itemsize:
@@ -152,7 +152,7 @@ def storage_of(node: Node) -> Storage | None:
         if not isinstance(view[0], tuple) or len(view[0]) != 3:
             raise RecordError(f"the view of storage {shown(key)} is malformed")
         _, first, length = view[0]
-        _check_naturals(f"the view of storage {shown(key)}", first, length)
+        check_naturals(f"the view of storage {shown(key)}", first, length)
         last = first + length
         if last > numel:
             raise RecordError(f"a view of storage {shown(key)} reaches beyond its {numel} elements")
@@ -214,6 +214,11 @@ def locate(name: str, tensor: Tensor, start: int, nbytes: int) -> TensorInfo:
     return _unpacked(placed, tensor.packed) if tensor.packed else placed
 
 
+def moved(tensor: TensorInfo, start: int, file: int = 0) -> TensorInfo:
+    """Place a tensor of a file that begins at byte `start` of another."""
+    return replace(tensor, offset=start + tensor.offset, file=file)
+
+
 def _unpacked(tensor: TensorInfo, dtype: Dtype) -> TensorInfo:
     """Count a packed tensor's values, not its bytes, along the last axis, as safetensors does."""
     if tensor.strides is not None or not tensor.shape:
@@ -267,7 +272,8 @@ def _text(node: Node) -> str | None:
     return node.decode("ascii", "replace") if isinstance(node, bytes) else node
 
 
-def _check_naturals(what: str, *values: Node) -> None:
+def check_naturals(what: str, *values: Node) -> None:
+    """Raise RecordError unless all values are numbers of 0 to 2⁶³ - 1."""
     if not all(type(value) is int and 0 <= value < _MAX_SIZE for value in values):
         raise RecordError(f"{what} is not a natural number of 64 bits")
 
@@ -277,7 +283,7 @@ def _sizes(node: Node, what: str) -> tuple[int, ...]:
         node = _first(node.arguments) if isinstance(node.arguments, tuple) else None
     if not isinstance(node, tuple | list) or len(node) > MAX_AXES:
         raise RecordError(f"its {what} are not a tuple of at most {MAX_AXES} numbers")
-    _check_naturals(f"one of its {what}", *node)
+    check_naturals(f"one of its {what}", *node)
     return tuple(node)
 
 
@@ -300,7 +306,7 @@ def _rebuilt(path: str, arguments: tuple[Node, ...]) -> Record:
             return Unreadable(f"of dtype {printable(named.path[:60])}")
     if dtype is None:
         return Unreadable(f"of {storage.type_name.removesuffix('Storage')} values")
-    _check_naturals("its offset", arguments[1])
+    check_naturals("its offset", arguments[1])
     shape, strides = _sizes(arguments[2], "sizes"), _sizes(arguments[3], "strides")
     if len(shape) != len(strides):
         raise RecordError(f"it has {len(shape)} sizes, but {len(strides)} strides")

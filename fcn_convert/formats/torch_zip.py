@@ -6,73 +6,89 @@ The layout is that of `_save` in torch/serialization.py: all members lie in one 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
+
 from fcn_convert.errors import CheckpointError
-from fcn_convert.formats.pickles import read_pickle
-from fcn_convert.formats.source import SourceFile
+from fcn_convert.formats.numpy_records import locate_array
+from fcn_convert.formats.pickles import Node, read_pickle
+from fcn_convert.formats.source import Files, Readable
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
 from fcn_convert.formats.torch_records import RecordError, Tensor, locate
-from fcn_convert.formats.zip_directory import LOCAL_SIGNATURE, Member, read_directory
+from fcn_convert.formats.zip_directory import Member, check_stored, text_of
 from fcn_convert.tensors import Checksum, Index, TensorInfo, shown
 
 PICKLE = "data.pkl"
 
 
-def recognises(head: bytes) -> bool:
-    """Return whether a file starts like a zip file."""
-    return head.startswith(LOCAL_SIGNATURE)
+def recognises_members(names: Collection[str]) -> bool:
+    """Return whether a zip file with these members is one of torch.save."""
+    folders = folders_of(names)
+    return bool(folders) and not any(f"{folder}constants.pkl" in names for folder in folders)
 
 
-def read_index(file: SourceFile) -> Index:
-    """Index a torch zip file; raises CheckpointError where it is malformed or another zip file."""
-    members = read_directory(file)
-    folder = _folder(file, members)
-    byteorder = members.get(f"{folder}byteorder")
-    if byteorder and file.pread(byteorder.offset, min(byteorder.nbytes, 16)) != b"little":
-        raise CheckpointError(
-            f"{file.path}: its values are not little-endian; load and save it with torch first"
-        )
-    pickle = members[folder + PICKLE]
-    root = read_pickle(file, pickle.offset, pickle.offset + pickle.nbytes).root
-    search = Search(lambda name, tensor: _locate(name, tensor, folder, members))
+def read_members(files: Files, members: Mapping[str, Member]) -> Index:
+    """Index a torch zip file; raises CheckpointError where it is malformed."""
+    check_stored(files.main, members.values())
+    archive = Archive(files.main, members)
+    search = Search(archive.locate, lambda name, array: locate_array(name, array, files))
     try:
-        search.run(root)
+        search.run(archive.root())
     except RecordError as error:
-        raise CheckpointError(f"{file.path}: {error}") from error
+        raise CheckpointError(f"{files.main.path}: {error}") from error
     notes = (MODULE_NOTE,) if search.from_modules else ()
-    # A CRC of 0 means that it was not computed.
-    checksums = tuple(
-        Checksum(m.name, m.offset, m.nbytes, m.crc) for m in members.values() if m.crc
-    )
     found, left_out = tuple(search.found), tuple(search.left_out)
-    return Index("torch (zip)", found, left_out, notes, checksums=checksums)
+    return Index("torch (zip)", found, left_out, notes, checksums=checksums(members.values()))
 
 
-def _folder(file: SourceFile, members: dict[str, Member]) -> str:
-    """Return the folder that holds `data.pkl`, with its slash."""
-    folders = [
-        n.removesuffix(PICKLE) for n in members if n.count("/") == 1 and n.endswith(f"/{PICKLE}")
-    ]
-    if len(folders) != 1:
-        raise CheckpointError(
-            f"{file.path}: is a zip file with {len(folders) or 'no'} {PICKLE}, "
-            "expected one written by torch.save"
-        )
-    if f"{folders[0]}constants.pkl" in members:
-        raise CheckpointError(
-            f"{file.path}: is a TorchScript archive; load it with torch.jit.load and save its "
-            "state_dict() with torch.save"
-        )
-    return folders[0]
+def checksums(members: Iterable[Member]) -> tuple[Checksum, ...]:
+    """Return what the directory says of its stored members; a CRC of 0 was not computed."""
+    return tuple(
+        Checksum(m.name, m.offset, m.nbytes, m.crc) for m in members if m.crc and not m.method
+    )
 
 
-def _locate(name: str, tensor: Tensor, folder: str, members: dict[str, Member]) -> TensorInfo:
-    storage = tensor.storage
-    member = members.get(f"{folder}data/{storage.key}")
-    if member is None:
-        raise RecordError(f"its storage {shown(storage.key)} is not in the file")
-    if member.nbytes < storage.numel * storage.itemsize:
-        raise RecordError(
-            f"storage {shown(storage.key)} has {member.nbytes} bytes, "
-            f"but is declared with {storage.numel * storage.itemsize}"
-        )
-    return locate(name, tensor, member.offset, member.nbytes)
+def folders_of(names: Iterable[str]) -> list[str]:
+    """Return the folders that hold a `data.pkl`, each with its slash."""
+    return [n.removesuffix(PICKLE) for n in names if n.count("/") == 1 and n.endswith(f"/{PICKLE}")]
+
+
+class Archive:
+    """A zip file of torch's: its object, and where the storages it refers to lie.
+
+    file: the whole file, or a part of one; offsets count from its beginning.
+    """
+
+    def __init__(self, file: Readable, members: Mapping[str, Member]) -> None:
+        folders = folders_of(members)
+        if len(folders) != 1:
+            raise CheckpointError(
+                f"{file.path}: is a zip file with {len(folders) or 'no'} {PICKLE}, "
+                "expected one written by torch.save"
+            )
+        self.file = file
+        self.members = members
+        self.folder = folders[0]
+
+    def root(self) -> Node:
+        """Read the pickled object; raises CheckpointError where values are not little-endian."""
+        byteorder = self.members.get(f"{self.folder}byteorder")
+        if byteorder and text_of(self.file, byteorder, 16) != b"little":
+            raise CheckpointError(
+                f"{self.file.path}: its values are not little-endian; "
+                "load and save it with torch first"
+            )
+        pickle = self.members[self.folder + PICKLE]
+        return read_pickle(self.file, pickle.offset, pickle.offset + pickle.nbytes).root
+
+    def locate(self, name: str, tensor: Tensor) -> TensorInfo:
+        """Place a tensor of the object; raises RecordError where its storage does not fit."""
+        storage = tensor.storage
+        member = self.members.get(f"{self.folder}data/{storage.key}")
+        if member is None:
+            raise RecordError(f"its storage {shown(storage.key)} is not in the file")
+        if member.nbytes < storage.numel * storage.itemsize:
+            raise RecordError(
+                f"storage {shown(storage.key)} has {member.nbytes} bytes, "
+                f"but is declared with {storage.numel * storage.itemsize}"
+            )
+        return locate(name, tensor, member.offset, member.nbytes)

@@ -1,4 +1,4 @@
-"""The members of an uncompressed zip file, by place: its directory, read strictly.
+"""The members of a zip file, by place: its directory, read strictly.
 
 APPNOTE 6.3.10, https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT. The standard library's
 `zipfile` forgives what must not be forgiven here: members that overlap, that are named twice, or
@@ -8,11 +8,12 @@ whose local header disagrees with the directory.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from fcn_convert.errors import CheckpointError
-from fcn_convert.formats.source import SourceFile
+from fcn_convert.formats.source import Readable
 from fcn_convert.tensors import MAX_TENSORS, shown
 
 LOCAL_SIGNATURE = b"PK\x03\x04"
@@ -29,18 +30,26 @@ _MAX_MEMBERS = MAX_TENSORS + 64
 _MAX_DIRECTORY = MAX_TENSORS * 256
 _IN_ZIP64 = 0xFFFFFFFF
 _IN_ZIP64_SHORT = 0xFFFF
+_STORED, _DEFLATED = 0, 8
+_PART = 1 << 20
+"""Bytes unpacked at a time."""
 _ENCRYPTED = 0x2041
 """Flag bits 0 (encrypted), 6 (strongly) and 13 (directory masked)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A stored member: where its bytes begin in the file, how many, and their CRC-32 (0: none)."""
+    """A member: where its bytes begin in the file, how many, and their CRC-32 (0: none).
+
+    method: how they are compressed; 0 where they are not. compressed: bytes in the file.
+    """
 
     name: str
     offset: int
     nbytes: int
     crc: int
+    method: int = 0
+    compressed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +65,10 @@ class _Entry:
     header: int
 
 
-def read_directory(file: SourceFile) -> dict[str, Member]:
+def read_directory(file: Readable) -> dict[str, Member]:
     """Return the members by name, in directory order.
 
-    Raises CheckpointError where the file is truncated, compressed, encrypted or contradicts itself.
+    Raises CheckpointError where the file is truncated, encrypted or contradicts itself.
     """
     try:
         start, size, count = _find_directory(file)
@@ -70,7 +79,7 @@ def read_directory(file: SourceFile) -> dict[str, Member]:
             member = _locate(file, entry, start)
             if entry.header < end:
                 raise _ZipError(f"member {shown(member.name)} overlaps the one before")
-            end = member.offset + member.nbytes
+            end = member.offset + member.compressed
             if member.name in members:
                 raise _ZipError(f"member {shown(member.name)} is there twice")
             members[member.name] = member
@@ -83,7 +92,7 @@ class _ZipError(ValueError):
     """A zip file that breaks its format; becomes a CheckpointError with the path."""
 
 
-def _find_directory(file: SourceFile) -> tuple[int, int, int]:
+def _find_directory(file: Readable) -> tuple[int, int, int]:
     """Return the directory's offset, bytes and number of entries."""
     tail_start = max(0, file.size - _END.size - _MAX_COMMENT)
     tail = file.pread(tail_start, file.size - tail_start)
@@ -111,7 +120,7 @@ def _find_directory(file: SourceFile) -> tuple[int, int, int]:
     return start, size, count
 
 
-def _find_zip64(file: SourceFile, end: int) -> tuple[int, int, int, int] | None:
+def _find_zip64(file: Readable, end: int) -> tuple[int, int, int, int] | None:
     """Return the same as the end record at `end`, and its own offset, if there is a zip64 one."""
     if end < _LOCATOR.size:
         return None
@@ -169,33 +178,92 @@ def _zip64_values(extra: bytes) -> tuple[int, ...]:
     return ()
 
 
-def _locate(file: SourceFile, entry: _Entry, limit: int) -> Member:
+def _locate(file: Readable, entry: _Entry, limit: int) -> Member:
     """Check a member's local header against its entry; all of it lies before `limit`."""
     name = entry.name.decode("utf-8", "surrogateescape")
     if entry.flags & _ENCRYPTED:
         raise _ZipError(f"member {shown(name)} is encrypted")
-    if entry.method or entry.compressed != entry.nbytes:
-        raise _ZipError(
-            f"member {shown(name)} is compressed, which torch.save never does; "
-            "unpack it and zip it without compression (zip -0), or save it with torch again"
-        )
+    if not entry.method and entry.compressed != entry.nbytes:
+        raise _ZipError(f"member {shown(name)} is not compressed, but has two sizes")
     if entry.header + _LOCAL.size > limit:
         raise _ZipError(f"member {shown(name)} lies outside of the file")
     signature, _, flags, method, _, _, crc, compressed, nbytes, name_length, extra_length = (
         _LOCAL.unpack(file.pread(entry.header, _LOCAL.size))
     )
     offset = entry.header + _LOCAL.size + name_length + extra_length
-    if signature != LOCAL_SIGNATURE or offset + entry.nbytes > limit:
+    if signature != LOCAL_SIGNATURE or offset + entry.compressed > limit:
         raise _ZipError(f"member {shown(name)} lies outside of the file")
     local_name = file.pread(entry.header + _LOCAL.size, name_length)
     extra = file.pread(offset - extra_length, extra_length)
-    sizes = set(_widened(extra, nbytes, compressed))
+    sizes = tuple(_widened(extra, nbytes, compressed))
     # With flag bit 3 the sizes and the CRC follow the data, and the header may hold zeros.
-    agrees = sizes == {entry.nbytes} or (flags & 8 and sizes == {0})
+    agrees = sizes == (entry.nbytes, entry.compressed) or (flags & 8 and sizes == (0, 0))
     if local_name != entry.name or method != entry.method or flags & _ENCRYPTED or not agrees:
         raise _ZipError(f"the local header of member {shown(name)} disagrees with the directory")
     if crc and entry.crc and crc != entry.crc:
         raise _ZipError(
             f"the local header of member {shown(name)} has another CRC than the directory"
         )
-    return Member(name, offset, entry.nbytes, entry.crc)
+    return Member(name, offset, entry.nbytes, entry.crc, entry.method, entry.compressed)
+
+
+def check_stored(file: Readable, members: Iterable[Member]) -> None:
+    """Raise CheckpointError where a member is compressed, so that its bytes are not in the file."""
+    for member in members:
+        if member.method:
+            raise CheckpointError(
+                f"{file.path}: malformed zip file: member {shown(member.name)} is compressed, "
+                "which torch.save never does; unpack it and zip it without compression (zip -0), "
+                "or save it with torch again"
+            )
+
+
+def text_of(file: Readable, member: Member, limit: int) -> bytes:
+    """Return a small member's bytes, inflated where they are; raises CheckpointError beyond."""
+    if member.nbytes > limit:
+        raise CheckpointError(
+            f"{file.path}: member {shown(member.name)} has {member.nbytes} bytes, over {limit}"
+        )
+    return b"".join(unpacked(file, member))
+
+
+def unpacked(file: Readable, member: Member) -> Iterator[bytes]:
+    """Yield a member's bytes in parts; raises CheckpointError where they are not as declared."""
+    if member.method not in {_STORED, _DEFLATED}:
+        raise CheckpointError(
+            f"{file.path}: member {shown(member.name)} is compressed by method {member.method}, "
+            "which is not known here; pack it again with deflate, or without compression"
+        )
+    left, crc = member.nbytes, 0
+    for part in _inflated(file, member) if member.method else _raw(file, member):
+        left -= len(part)
+        crc = zlib.crc32(part, crc)
+        if left < 0:
+            break
+        yield part
+    if left or crc != member.crc:
+        raise CheckpointError(
+            f"{file.path}: is damaged: member {shown(member.name)} does not unpack to what the "
+            "directory says of it"
+        )
+
+
+def _raw(file: Readable, member: Member) -> Iterator[bytes]:
+    for at in range(0, member.compressed, _PART):
+        yield file.pread(member.offset + at, min(_PART, member.compressed - at))
+
+
+def _inflated(file: Readable, member: Member) -> Iterator[bytes]:
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    try:
+        for raw in _raw(file, member):
+            part = inflate.decompress(raw, _PART)
+            yield part
+            # A full part means that there may be more to come, even where no input is left.
+            while inflate.unconsumed_tail or len(part) == _PART:
+                part = inflate.decompress(inflate.unconsumed_tail, _PART)
+                yield part
+    except zlib.error as error:
+        raise CheckpointError(
+            f"{file.path}: is damaged: member {shown(member.name)}: {error}"
+        ) from error

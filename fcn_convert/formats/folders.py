@@ -1,0 +1,50 @@
+"""A folder given as a checkpoint: the file in it to start from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from fcn_convert.errors import CheckpointError, quoted
+
+USUAL = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+    ".metadata",
+    "model.weights.h5",
+)
+"""Names that libraries give, those that are preferred first: as transformers, safetensors before
+files of torch.save."""
+SUFFIXES = (".index.json", ".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".keras")
+
+
+def main_file(folder: Path) -> Path:
+    """Return the file of a folder to open; raises CheckpointError where there is not just one."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise CheckpointError(f"{folder}: {error.strerror}") from error
+    for name in USUAL:
+        if name in names:
+            return folder / name
+    if "saved_model.pb" in names:
+        raise CheckpointError(
+            f"{folder}: is a TensorFlow SavedModel; load it with Keras and save its weights with "
+            "model.save('model.h5')"
+        )
+    for suffix in SUFFIXES:
+        found = [name for name in names if name.endswith(suffix)]
+        if len(found) > 1:
+            raise CheckpointError(
+                f"{folder}: holds {len(found)} files that could be meant: {quoted(found)}; name one"
+            )
+        if found:
+            return folder / found[0]
+    raise CheckpointError(
+        f"{folder}: is a folder without a checkpoint; expected model.safetensors, "
+        "pytorch_model.bin, the index of either, .metadata, or one file of another name"
+    )

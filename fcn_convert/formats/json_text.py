@@ -1,0 +1,38 @@
+"""JSON of a bounded size, read strictly: an object that names a key twice is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fcn_convert.errors import CheckpointError
+from fcn_convert.tensors import shown
+
+MAX_JSON = 16 << 20
+"""Bytes: the index of 100,000 tensors, or a model's whole configuration."""
+
+
+def parse_json(path: Path, what: str, raw: bytes) -> Any:
+    """Return the data of a JSON text; raises CheckpointError where it is none."""
+    if len(raw) > MAX_JSON:
+        raise CheckpointError(f"{path}: {what} has {len(raw)} bytes, over {MAX_JSON}")
+    try:
+        return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: {what} is no JSON: {error}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"it names {shown(twice)} twice")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError(f"{digits[:24]} does not fit in 64 bits")
+    return int(digits)

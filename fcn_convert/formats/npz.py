@@ -1,0 +1,53 @@
+"""`.npz`: a zip file of one `.npy` array per name, as `numpy.savez` writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from fcn_convert.errors import CheckpointError
+from fcn_convert.formats.npy import SUFFIX, Header, read_header
+from fcn_convert.formats.numpy_records import column_major
+from fcn_convert.formats.source import Files, Part
+from fcn_convert.formats.torch_records import RecordError
+from fcn_convert.formats.torch_zip import checksums
+from fcn_convert.formats.zip_directory import Member, unpacked
+from fcn_convert.tensors import Index, LeftOut, StateDict, TensorInfo, shown
+
+
+def recognises_members(names: Collection[str]) -> bool:
+    """Return whether every member is an array."""
+    return bool(names) and all(name.endswith(SUFFIX) for name in names)
+
+
+def read_members(files: Files, members: Mapping[str, Member]) -> Index:
+    """Index the arrays by their headers; those that are compressed are unpacked first."""
+    tensors: dict[str, TensorInfo] = {}
+    left_out: list[LeftOut] = []
+    for member in members.values():
+        name = member.name.removesuffix(SUFFIX)
+        try:
+            found = _tensor(name, member, files)
+        except RecordError as error:
+            raise CheckpointError(
+                f"{files.main.path}: array {shown(name)} cannot be read: {error}"
+            ) from error
+        if isinstance(found, LeftOut):
+            left_out.append(found)
+        else:
+            tensors[name] = found
+    state_dicts = (StateDict("", tensors, tuple(left_out)),)
+    return Index("npz", state_dicts, checksums=checksums(members.values()))
+
+
+def _tensor(name: str, member: Member, files: Files) -> TensorInfo | LeftOut:
+    number, start = 0, member.offset
+    if member.method:
+        number, scratch = files.scratch()
+        start = scratch.size
+        for part in unpacked(files.main, member):
+            scratch.append(part)
+    header = read_header(Part(files.opened[number], start, member.nbytes))
+    if not isinstance(header, Header):
+        return LeftOut(name, header)
+    tensor = TensorInfo(name, header.dtype, header.shape, start + header.nbytes, file=number)
+    return column_major(tensor) if header.is_fortran else tensor

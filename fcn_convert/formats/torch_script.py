@@ -1,0 +1,108 @@
+"""TorchScript archives of `torch.jit.save`: the state dict, without running their code.
+
+The layout is that of torch/csrc/jit/serialization: `data.pkl` holds the module's attributes,
+submodules as instances of classes under `__torch__`; `code/…` holds the classes' source, whose
+`__parameters__` and `__buffers__` say which attributes are of the state dict. That source is
+searched as text for these two lists, and for nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from fcn_convert.errors import CheckpointError
+from fcn_convert.formats.numpy_records import locate_array
+from fcn_convert.formats.pickles import Call, Global, Node
+from fcn_convert.formats.source import Files, Readable
+from fcn_convert.formats.state_dicts import MAX_MODULES, Search
+from fcn_convert.formats.torch_records import RecordError, Unreadable, attributes_of
+from fcn_convert.formats.torch_zip import Archive, checksums, folders_of
+from fcn_convert.formats.zip_directory import Member, check_stored, text_of
+from fcn_convert.tensors import Index
+
+MAX_CODE = 64 << 20
+"""Bytes of source looked through."""
+_CLASS = re.compile(
+    r"^class (\w+)\(Module\):\n((?:  __(?:parameters|buffers)__ = \[[^\]\n]*\]\n)*)", re.MULTILINE
+)
+_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_PACKED = "__torch__.torch.classes."
+NOTE = "names are those of the TorchScript modules' parameters and buffers; their code was not run"
+
+
+def recognises_members(names: Collection[str]) -> bool:
+    """Return whether a zip file with these members is a TorchScript archive."""
+    return any(f"{folder}constants.pkl" in names for folder in folders_of(names))
+
+
+def read_members(files: Files, members: Mapping[str, Member]) -> Index:
+    """Index an archive; raises CheckpointError where it is malformed, or holds no named weights."""
+    path = files.main.path
+    archive = Archive(files.main, members)
+    folder = archive.folder
+    values = [m for n, m in members.items() if n.startswith((f"{folder}data", f"{folder}const"))]
+    check_stored(files.main, values)
+    search = Search(archive.locate, lambda name, array: locate_array(name, array, files))
+    modules = _Modules(files.main, members, folder)
+    try:
+        search.collect("", modules.entries(archive.root()))
+    except RecordError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if not search.found[0].tensors and not search.found[0].unreadable:
+        raise CheckpointError(
+            f"{path}: is a TorchScript archive without named weights: they were frozen into its "
+            "code; save the state_dict() of the module before torch.jit.freeze"
+        )
+    found = tuple(search.found)
+    return Index("TorchScript", found, notes=(NOTE,), checksums=checksums(values))
+
+
+@dataclass
+class _Modules:
+    """The classes of an archive, with the attributes that belong to the state dict."""
+
+    file: Readable
+    members: Mapping[str, Member]
+    folder: str
+    known: dict[str, dict[str, frozenset[str]]] = field(default_factory=dict)
+    read: int = 0
+
+    def entries(self, node: Node, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Node]]:
+        """Yield what `state_dict()` would: a module's parameters and buffers, then submodules."""
+        if depth > MAX_MODULES:
+            raise RecordError(f"has modules nested deeper than {MAX_MODULES}, or in a circle")
+        saved = self._saved(node)
+        for name, value in attributes_of(node).items():
+            if not isinstance(name, str) or value is None or saved is None:
+                continue
+            if name in saved:
+                yield prefix + name, value
+            elif _class_of(value).startswith(_PACKED):
+                yield prefix + name, Unreadable("packed for quantized kernels")
+            elif self._saved(value) is not None:
+                yield from self.entries(value, f"{prefix}{name}.", depth + 1)
+
+    def _saved(self, node: Node) -> frozenset[str] | None:
+        """Return the parameters and buffers of a module; None for anything else."""
+        module, _, name = _class_of(node).rpartition(".")
+        if not module.startswith("__torch__"):
+            return None
+        if module not in self.known:
+            self.known[module] = dict(self._classes(module))
+        return self.known[module].get(name)
+
+    def _classes(self, module: str) -> Iterator[tuple[str, frozenset[str]]]:
+        member = self.members.get(f"{self.folder}code/{module.replace('.', '/')}.py")
+        if member is None:
+            return
+        self.read += member.nbytes
+        code = text_of(self.file, member, MAX_CODE - self.read + member.nbytes)
+        for match in _CLASS.finditer(code.decode("utf-8", "replace")):
+            yield match[1], frozenset(_NAME.findall(match[2]))
+
+
+def _class_of(node: Node) -> str:
+    function = node.function if isinstance(node, Call) else None
+    return function.path if isinstance(function, Global) else ""
