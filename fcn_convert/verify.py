@@ -45,7 +45,7 @@ def verify(
         return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole)
     # Hashing and comparing let go of the interpreter, so they run beside the activations.
     with ThreadPoolExecutor(max_workers=3) as pool:
-        digests = pool.map(_digest, (*original.files, *converted.files))
+        digests = pool.map(_digest, (*original.stored, *converted.stored))
         intact = pool.map(
             lambda c: _check_intact(original.files[c.file], c), original.index.checksums
         )

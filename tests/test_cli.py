@@ -213,6 +213,11 @@ def existing_output(lenet: Path) -> list[str | Path]:
     return [lenet]
 
 
+def an_empty_folder(lenet: Path) -> list[str | Path]:
+    (lenet.parent / "empty").mkdir()
+    return [lenet.parent / "empty"]
+
+
 def looped_output(lenet: Path) -> list[str | Path]:
     loop = lenet.parent / "loop"
     loop.symlink_to(loop)
@@ -222,7 +227,7 @@ def looped_output(lenet: Path) -> list[str | Path]:
 Arrange = Callable[[Path], list[str | Path]]
 UNUSABLE: dict[str, tuple[Arrange, str]] = {
     "no-file": (lambda p: [p.with_name("none.pth")], r"\S+none\.pth: No such file or directory"),
-    "a-folder": (lambda p: [p.parent], r"\S+: is not a regular file"),
+    "a-folder": (an_empty_folder, r"\S+: is a folder without a checkpoint; expected .*"),
     "the-folder-itself": (lambda _: ["."], r"\.: is not the path of a file"),
     "a-name-too-long": (lambda _: ["a" * 300], r"a+: File name too long"),
     "not-a-checkpoint": (not_a_checkpoint, r"\S+lenet\.pth: is no checkpoint known here .*"),

@@ -8,6 +8,7 @@ and stands in `ZIP_READERS`; `npz.py` is the example. What cannot be read has a 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -90,7 +91,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     path: a file, or a folder that holds one. Raises CheckpointError, with the path, where it is
     unreadable, unknown or malformed.
     """
-    main = folders.main_file(path) if path.is_dir() else path
+    main = folders.main_file(path) if os.path.isdir(path) else path
     files = Files(SourceFile(main))
     try:
         index = _reader(files.main).read_index(files)

@@ -150,7 +150,10 @@ class Search:
 
     def _layer_entries(self, node: Node, prefix: str = "") -> Iterator[tuple[str, Node]]:
         """Yield the arrays of layers by the names of both, joined by a dot."""
-        inner = dict(enumerate(node)) if _is_list(node) else mapping_of(node) or {}
+        if _is_list(node):
+            inner: dict[Node, Node] = {str(at): value for at, value in enumerate(node)}
+        else:
+            inner = mapping_of(node) or {}
         for key, value in inner.items():
             name = f"{prefix}{_text(key) or _key_name(key)}"
             if mapping_of(value) is not None or _is_list(value):

@@ -1,0 +1,460 @@
+from __future__ import annotations
+
+import io
+import json
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from fcn_convert.errors import CheckpointError
+from fcn_convert.formats import open_checkpoint
+from fcn_convert.formats.strided import read_values
+from fcn_convert.tensors import Index, StateDict
+
+
+def values_of(path: Path, chosen: str | None = None) -> tuple[Index, StateDict, dict[str, bytes]]:
+    """Open a checkpoint and read all its values in row-major order."""
+    with open_checkpoint(path) as checkpoint:
+        found = checkpoint.state_dict(chosen)
+        values = {
+            name: bytes(read_values(checkpoint.files[tensor.file], tensor))
+            for name, tensor in found.tensors.items()
+        }
+    return checkpoint.index, found, values
+
+
+def check(path: Path, expected: Mapping[str, Any], chosen: str | None = None) -> Index:
+    """Hold names, shapes, dtypes and bytes against tensors or arrays that were saved."""
+    index, found, values = values_of(path, chosen)
+    assert set(values) == set(expected)
+    for name, tensor in expected.items():
+        array = tensor.detach().numpy() if isinstance(tensor, torch.Tensor) else tensor
+        assert found.tensors[name].shape == array.shape
+        assert found.tensors[name].dtype.torch == array.dtype.name
+        assert values[name] == np.ascontiguousarray(array).tobytes()
+    return index
+
+
+def some(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype("f4")
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+        self.scale = nn.Parameter(torch.ones(1))
+        self.register_buffer("mean", torch.zeros(3))
+        self.plain = torch.ones(2)
+        self.classifier = nn.Linear(16, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.features(x - self.mean.view(1, 3, 1, 1)) + self.plain.sum()
+        return self.classifier(torch.flatten(x, 1)) * self.scale
+
+
+def net() -> Net:
+    torch.manual_seed(3)
+    return Net().eval()
+
+
+IMAGE = torch.ones(1, 3, 4, 4)
+
+
+# NumPy's own containers.
+
+
+@pytest.mark.parametrize("savez", [np.savez, np.savez_compressed], ids=["stored", "deflated"])
+def test_npz(tmp_path: Path, savez: Callable[..., None]) -> None:
+    arrays = {
+        "fc6/weights": some(7, 5),
+        "column_major": np.asfortranarray(some(3, 4, 2)),
+        "half": some(2, 3).astype("f2"),
+        "double": some(2).astype("f8"),
+        "count": np.array(3),
+        "flags": np.array([True, False]),
+        "none": np.zeros((0, 4), "f4"),
+        "large": np.zeros((300, 1000), "f4"),
+    }
+    savez(tmp_path / "m.npz", **arrays)
+    assert check(tmp_path / "m.npz", arrays).format == "npz"
+
+
+def test_npz_with_texts_and_objects(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    np.savez(path, w=some(2, 2), classes=np.array(["a", "b"]), more=np.array([{}], dtype=object))
+    _, found, _ = values_of(path)
+    assert set(found.tensors) == {"w"}
+    assert {entry.name for entry in found.left_out} == {"classes", "more"}
+
+
+def test_npz_whose_member_lies(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    buffer = io.BytesIO()
+    np.save(buffer, some(3))
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("w.npy", buffer.getvalue()[:-4])
+    with pytest.raises(
+        CheckpointError, match=r"array 'w' cannot be read: F32 .* needs 12 bytes, but"
+    ):
+        open_checkpoint(path)
+
+
+def test_npz_that_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    np.savez_compressed(path, w=some(100))
+    raw = bytearray(path.read_bytes())
+    raw[150] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(CheckpointError, match=r"is damaged: member 'w\.npy'"):
+        open_checkpoint(path)
+
+
+def test_big_endian_arrays_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", w=some(3).astype(">f4"))
+    with pytest.raises(CheckpointError, match="'w' cannot be read: its values are big-endian"):
+        open_checkpoint(tmp_path / "m.npz")
+
+
+def test_npy(tmp_path: Path) -> None:
+    np.save(tmp_path / "m.npy", some(3, 4))
+    check(tmp_path / "m.npy", {"m": some(3, 4)})
+
+
+LAYERS = {
+    "conv1": {"weights": some(3, 3, 3, 8, seed=1), "biases": some(8, seed=2)},
+    "PReLU1": {"alpha": some(8, seed=3)},
+    "fc": {"weights": some(72, 5000, seed=4), "biases": some(5000, seed=5)},
+}
+NAMED = {f"{layer}.{name}": v for layer, arrays in LAYERS.items() for name, v in arrays.items()}
+
+
+def test_npy_of_a_dictionary_of_layers(tmp_path: Path) -> None:
+    np.save(tmp_path / "det.npy", LAYERS)
+    assert check(tmp_path / "det.npy", NAMED).format == "npy (pickle)"
+
+
+def test_npy_of_a_dictionary_of_lists(tmp_path: Path) -> None:
+    lists = {name: list(arrays.values()) for name, arrays in LAYERS.items()}
+    np.save(tmp_path / "alexnet.npy", lists)
+    expected = {f"{k}.{i}": v for k, values in lists.items() for i, v in enumerate(values)}
+    check(tmp_path / "alexnet.npy", expected)
+
+
+# Arrays in pickles.
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_a_pickle_of_arrays(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "m.pkl"
+    arrays = {
+        "conv1_w": some(4, 3, 3, 3),
+        "fc_w": some(300, 20),
+        "fc_b": some(300, seed=1),
+        "fortran": np.asfortranarray(some(4, 5)),
+        "ints": np.arange(5),
+        "empty": np.zeros((0,), "f4"),
+        "scalar": np.array(2.0),
+    }
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "nobody"}, protocol=protocol))
+    assert check(path, arrays).format == "pickle"
+
+
+def python2_pickle(arrays: dict[str, np.ndarray]) -> bytes:
+    """A dictionary of arrays as Python 2 pickles it in protocol 2: texts are its byte strings."""
+
+    def text(raw: bytes) -> bytes:
+        if len(raw) < 256:
+            return b"U" + bytes([len(raw)]) + raw
+        return b"T" + len(raw).to_bytes(4, "little") + raw
+
+    body = b"\x80\x02}("
+    for name, array in arrays.items():
+        sizes = b"(" + b"".join(b"M" + n.to_bytes(2, "little") for n in array.shape) + b"t"
+        body += text(name.encode()) + b"cnumpy.core.multiarray\n_reconstruct\n"
+        body += b"cnumpy\nndarray\nK\x00\x85" + text(b"b") + b"\x87R(K\x01" + sizes
+        body += b"cnumpy\ndtype\n" + text(b"f4") + b"K\x00K\x01\x87R(K\x03" + text(b"<") + b"NNN"
+        body += b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89" + text(array.tobytes()) + b"tb"
+    return body + b"u."
+
+
+def test_a_pickle_of_python_2(tmp_path: Path) -> None:
+    arrays = {
+        "fc6_w": some(200, 30),
+        "fc6_b": some(200),
+        "reads_as_text": np.zeros(3, "f4"),
+        "one": some(1),
+    }
+    raw = python2_pickle(arrays)
+    loaded = pickle.loads(raw, encoding="latin1")
+    assert all((loaded[name] == arrays[name]).all() for name in arrays)
+    path = tmp_path / "m.pkl"
+    path.write_bytes(raw)
+    check(path, arrays)
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_arrays_in_a_file_of_torch(tmp_path: Path, protocol: int, *, zipped: bool) -> None:
+    path = tmp_path / "m.pt"
+    arrays = {"fc.weight": some(900, 400), "fc.bias": some(900), "t": torch.ones(2)}
+    torch.save(
+        {"state_dict": arrays},
+        path,
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=zipped,
+    )
+    check(path, arrays)
+
+
+def test_large_arrays_stay_where_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "m.pkl"
+    path.write_bytes(pickle.dumps({"w": some(200, 200)}, protocol=4))
+    _, found, _ = values_of(path)
+    tensor = found.tensors["w"]
+    assert tensor.file == 0
+    raw = path.read_bytes()
+    assert raw[tensor.offset : tensor.offset + tensor.nbytes] == some(200, 200).tobytes()
+
+
+def test_an_array_whose_bytes_are_too_few(tmp_path: Path) -> None:
+    path = tmp_path / "m.pkl"
+    raw = pickle.dumps({"w": some(3)}, protocol=4)
+    path.write_bytes(raw.replace(b"K\x03\x85", b"K\x04\x85"))
+    with pytest.raises(
+        CheckpointError, match=r"'w' cannot be read: it has 12 bytes, but F32 \[4\]"
+    ):
+        open_checkpoint(path)
+
+
+# TorchScript and exported programs.
+
+
+def scripted() -> torch.jit.ScriptModule:
+    return torch.jit.script(net())
+
+
+def traced() -> torch.jit.ScriptModule:
+    return torch.jit.trace(net(), IMAGE)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("make", [scripted, traced])
+def test_torchscript(tmp_path: Path, make: Callable[[], Any]) -> None:
+    path = tmp_path / "m.pt"
+    torch.jit.save(make(), path)
+    index = check(path, torch.jit.load(path).state_dict())
+    assert index.format == "TorchScript"
+    check(path, net().state_dict())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_frozen_torchscript_has_no_names(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    torch.jit.save(torch.jit.freeze(scripted()), path)
+    with pytest.raises(CheckpointError, match=r"without named weights.*before torch\.jit\.freeze"):
+        open_checkpoint(path)
+
+
+@pytest.fixture(scope="module")
+def exported() -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(net(), (IMAGE,)), buffer)
+    return buffer.getvalue()
+
+
+def test_exported_program(tmp_path: Path, exported: bytes) -> None:
+    path = tmp_path / "m.pt2"
+    path.write_bytes(exported)
+    loaded = torch.export.load(path).state_dict
+    assert set(loaded) == set(net().state_dict())
+    assert check(path, loaded).format == "torch.export"
+
+
+def test_exported_program_before_2_7(tmp_path: Path) -> None:
+    path, inner = tmp_path / "m.pt2", io.BytesIO()
+    torch.save(net().state_dict(), inner)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("serialized_exported_program.json", "{}")
+        archive.writestr("serialized_state_dict.pt", inner.getvalue())
+    check(path, net().state_dict())
+
+
+# Shards.
+
+
+def sharded(folder: Path, shards: Mapping[str, Mapping[str, torch.Tensor]]) -> Path:
+    folder.mkdir(exist_ok=True)
+    weight_map = {}
+    for name, tensors in shards.items():
+        weight_map |= dict.fromkeys(tensors, name)
+        if name.endswith(".bin"):
+            torch.save(dict(tensors), folder / name)
+        else:
+            save_file(dict(tensors), folder / name, {"format": "pt"})
+    kind = "pytorch_model.bin" if ".bin" in name else "model.safetensors"
+    path = folder / f"{kind}.index.json"
+    path.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
+    return path
+
+
+def halves(suffix: str) -> dict[str, dict[str, torch.Tensor]]:
+    names = sorted(net().state_dict())
+    parts = names[:5], names[5:]
+    state = net().state_dict()
+    return {
+        f"model-0000{at + 1}-of-00002.{suffix}": {name: state[name] for name in part}
+        for at, part in enumerate(parts)
+    }
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+@pytest.mark.parametrize("by", ["index", "folder"])
+def test_shards(tmp_path: Path, suffix: str, by: str) -> None:
+    path = sharded(tmp_path / "model", halves(suffix))
+    index = check(path if by == "index" else path.parent, net().state_dict())
+    assert [shard.name for shard in index.shards] == list(halves(suffix))
+
+
+def test_shards_of_arrays_of_numpy(tmp_path: Path) -> None:
+    arrays = {"a.bin": {"w": some(3, 4)}, "b.bin": {"v": some(5)}}
+    check(sharded(tmp_path / "m", arrays), {"w": some(3, 4), "v": some(5)})
+
+
+def broken(folder: Path, how: str) -> Path:
+    path = sharded(folder, halves("safetensors"))
+    data = json.loads(path.read_text())
+    names = data["weight_map"]
+    first, second = halves("safetensors")
+    match how:
+        case "lacks":
+            names["missing"] = first
+        case "holds":
+            del names["scale"]
+        case "elsewhere":
+            names["scale"] = first if names["scale"] == second else second
+        case "outside":
+            names["scale"] = "../model.safetensors"
+        case "no file":
+            (folder / second).unlink()
+        case "no map":
+            del data["weight_map"]
+        case "a number":
+            names["scale"] = 3
+        case "itself":
+            data["weight_map"] = dict.fromkeys(names, path.name)
+    path.write_text(json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ("lacks", "lacks missing, against model.safetensors.index.json"),
+        ("holds", "holds scale, against"),
+        ("elsewhere", "(lacks|holds) scale"),
+        ("outside", "names the file '../model.safetensors', which is not in its folder"),
+        ("no file", "model-00002-of-00002.safetensors: No such file"),
+        ("no map", "is JSON without a `weight_map`"),
+        ("a number", "names no file for 'scale'"),
+        ("itself", "is no shard of safetensors or of torch.save"),
+    ],
+)
+def test_shards_that_do_not_fit(tmp_path: Path, how: str, sentence: str) -> None:
+    with pytest.raises(CheckpointError, match=sentence):
+        open_checkpoint(broken(tmp_path / "m", how))
+
+
+def test_an_index_that_names_a_tensor_twice(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text('{"weight_map": {"w": "a", "w": "b"}}')
+    with pytest.raises(CheckpointError, match="no JSON: it names 'w' twice"):
+        open_checkpoint(path)
+
+
+def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="is a folder without a checkpoint; expected model"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_folder_with_several_checkpoints(tmp_path: Path) -> None:
+    for name in ("a.pth", "b.pth"):
+        torch.save(net().state_dict(), tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"holds 2 files that could be meant: a\.pth, b\.pth"):
+        open_checkpoint(tmp_path)
+
+
+def test_a_folder_with_one_checkpoint(tmp_path: Path) -> None:
+    torch.save(net().state_dict(), tmp_path / "best.pth")
+    (tmp_path / "notes.txt").write_text("")
+    check(tmp_path, net().state_dict())
+
+
+# What cannot be read.
+
+FOREIGN = {
+    "gzip": (b"\x1f\x8b\x08\0", "is compressed with gzip: unpack it first"),
+    "xz": (b"\xfd7zXZ\0\0", "is compressed with xz"),
+    "zstd": (b"\x28\xb5\x2f\xfd\0", "is compressed with zstd"),
+    "bzip2": (b"BZh91AY", "is compressed with bzip2"),
+    "page": (b"\n<!DOCTYPE html>\n<html>", "is a web page: the download got a page"),
+    "page-html": (b"<html lang=en>", "is a web page"),
+    "xml": (b"<?xml version='1.0'?><Error>", "is XML"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer"),
+    "gguf": (b"GGUF\x03\0\0\0", "is a GGUF or GGML file"),
+    "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x051.9.0", "is an ONNX model"),
+    "tflite": (b"\x1c\0\0\0TFL3\x14\0", "is a TensorFlow Lite model"),
+    "saved-model": (b"\x08\x01\x12\xcb\x05", "is a TensorFlow SavedModel"),
+    "graph": (b"\x0a\x1a\x0a\x05input\x12\x0bPlaceholder", "is a frozen graph of TensorFlow"),
+    "tf-index": (b"\0\0\0\0" + bytes.fromhex("57fb808b247547db"), "is a checkpoint of TensorFlow"),
+    "tf-names": (b'model_checkpoint_path: "m.ckpt"', "names a checkpoint of TensorFlow"),
+    "matlab": (b"MATLAB 5.0 MAT-file, Platform", "is a MATLAB file"),
+    "mxnet": (b"\x12\x01" + bytes(14) + b"\x02", "is a parameter file of MXNet"),
+    "darknet": (bytes([0, 0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0]), "is a weight file of Darknet"),
+    "program": (b"\x7fELF\x02\x01", "is a program or a library"),
+    "zeros": (bytes(100), "nothing but zeros"),
+    "empty": (b"", "is empty: it was probably not written"),
+    "text": (b"hello world\n", "is no checkpoint known here \\(a text that starts with"),
+    "json": (b'{"a": 1}', "is JSON without a `weight_map`"),
+    "other-zip": (b"PK\x05\x06" + bytes(18), "is a zip file with no data.pkl.*it is empty"),
+    "list": (pickle.dumps([1, 2]), "holds no state dict"),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(FOREIGN))
+def test_what_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
+    raw, sentence = FOREIGN[kind]
+    path = tmp_path / "model.pth"
+    path.write_bytes(raw)
+    with pytest.raises(CheckpointError, match=sentence):
+        open_checkpoint(path).state_dict(None)
+
+
+# EMA beside the model.
+
+
+@pytest.mark.parametrize(
+    ("keys", "chosen"),
+    [
+        (("state_dict", "state_dict_ema"), "state_dict_ema"),
+        (("model", "model_ema"), "model_ema"),
+        (("model", "ema"), "ema"),
+    ],
+)
+def test_ema_beside_the_model(tmp_path: Path, keys: tuple[str, str], chosen: str) -> None:
+    path = tmp_path / "m.pth"
+    model = net().state_dict()
+    ema = {name: tensor + 1 for name, tensor in model.items()}
+    torch.save({keys[0]: model, keys[1]: ema, "epoch": 3, "args": {"lr": 0.1}}, path)
+    with pytest.raises(CheckpointError, match=f"holds {keys[0]} .*, {keys[1]} .*choose one with"):
+        open_checkpoint(path).state_dict(None)
+    check(path, ema, chosen)
+    check(path, model, keys[0])
