@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 
 from fcn_convert.atomic import atomically, check_target
+from fcn_convert.digests import Digests
 from fcn_convert.errors import OutputError, SpecError
-from fcn_convert.formats import open_checkpoint
+from fcn_convert.formats import Checkpoint, open_checkpoint
 from fcn_convert.formats.source import Advance
 from fcn_convert.layers import Resolved, resolve
 from fcn_convert.plan import Plan, make_plan
@@ -68,12 +69,12 @@ def convert(
         check_target(target, replace=force, inputs=inputs)
         advance = _counter(progress, plan, resolved, level)
         try:
-            with atomically(target, replace=force) as draft:
-                _start_importing_torch(level)
+            with Digests() as digests, atomically(target, replace=force) as draft:
+                _start_early(level, original, digests)
                 write(plan, original, draft.descriptor, advance)
                 draft.start_sync()
                 with open_checkpoint(draft.path) as converted:
-                    proof = verify(parsed, original, converted, level, advance)
+                    proof = verify(parsed, original, converted, level, digests, advance)
                     output_entry = _entry(target, converted.nbytes, proof)
                 original.check_unchanged()
                 report = make_report(parsed, resolved, original, output_entry, proof, strict=strict)
@@ -108,7 +109,9 @@ def verify_conversion(
         state_dict = before.state_dict(parsed.state_dict)
         resolved = resolve(parsed, state_dict)
         advance = _counter(progress, make_plan(resolved, state_dict), resolved, level)
-        proof = verify(parsed, before, after, level, advance)
+        with Digests() as digests:
+            _start_early(level, before, digests)
+            proof = verify(parsed, before, after, level, digests, advance)
         before.check_unchanged()
         after.check_unchanged()
         entry = replace(_entry(target, after.nbytes, proof), format=after.index.format)
@@ -126,8 +129,10 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_suffix(suffix)
 
 
-def _start_importing_torch(level: Level) -> None:
-    """Import torch, which takes a second, while bytes are copied."""
+def _start_early(level: Level, original: Checkpoint, digests: Digests) -> None:
+    """Start what takes a while and lets bytes be copied meanwhile."""
+    if level != "shapes":
+        digests.start(original)
     if level == "activations":
         Thread(target=import_module, args=["fcn_convert.torch_quietly"], daemon=True).start()
 
@@ -183,12 +188,14 @@ def _counter(progress: Progress | None, plan: Plan, resolved: Resolved, level: L
     values = sum(step.source.nbytes for step in plan.steps)
     total = values * (1 if level == "shapes" else 2)
     if level == "activations":
-        total += sum(layer.weight.nbytes for layer in resolved.layers)
+        total += 2 * sum(layer.weight.nbytes for layer in resolved.layers)
     done = 0
+    lock = Lock()
 
     def advance(count: int) -> None:
         nonlocal done
-        done += count
-        progress(done, total)
+        with lock:  # threads count, too
+            done += count
+            progress(done, total)
 
     return advance

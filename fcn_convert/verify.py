@@ -7,28 +7,31 @@ passing through it.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from math import prod
-from zlib import crc32
 
-from fcn_convert.errors import CheckpointError
+from fcn_convert.digests import Digests
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance, SourceFile
-from fcn_convert.formats.strided import blocks, read_block, runs
+from fcn_convert.formats.strided import BlockReader, blocks, runs
 from fcn_convert.layers import DenseLayer, Resolved, resolve
 from fcn_convert.proof import Check, Level, Proof
 from fcn_convert.spec import Spec
-from fcn_convert.tensors import Checksum, Dtype, TensorInfo, is_row_major
+from fcn_convert.tensors import Dtype, TensorInfo, is_row_major
+from fcn_convert.workers import Workers
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 4 << 20
+"""Bytes of each of the two files that are compared at a time."""
 
 
 def verify(
-    spec: Spec, original: Checkpoint, converted: Checkpoint, level: Level, advance: Advance
+    spec: Spec,
+    original: Checkpoint,
+    converted: Checkpoint,
+    level: Level,
+    digests: Digests,
+    advance: Advance,
 ) -> Proof:
     """Check the output at a level; what fails is in the proof, not raised.
 
@@ -43,30 +46,31 @@ def verify(
     whole = (_nothing_else(resolved, found),)
     if level == "shapes" or not all(group[0].passed for group in checks.values()):
         return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole)
-    # Hashing and comparing let go of the interpreter, so they run beside the activations.
-    with ThreadPoolExecutor(max_workers=3) as pool:
-        digests = pool.map(_digest, (*original.stored, *converted.stored))
-        intact = pool.map(
-            lambda c: _check_intact(original.files[c.file], c), original.index.checksums
-        )
-        compared = pool.map(
-            lambda name: _bytes(
-                original, views[name], converted, found[resolved.names[name]], advance
-            ),
-            views,
-        )
-        if level == "activations":
-            from fcn_convert.activations import compare  # noqa: PLC0415 - imports torch
+    for checkpoint in (original, converted):
+        digests.start(checkpoint)
+    # Comparing lets go of the interpreter, so it runs beside the activations.
+    with Workers(1) as workers:
+        pairs = [(view, found[resolved.names[name]]) for name, view in views.items()]
+        compared = workers.start(_compare_bytes, original, converted, pairs, workers, advance)
+        answers = _activations(resolved, original, converted, level, advance)
+        for name, check in zip(views, compared.result(), strict=True):
+            checks[name] += [check, *answers.get(name, ())]
+    made = (*digests.of(original), *digests.of(converted))
+    return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole, made)
 
-            answers = {
-                layer.weight.name: compare(layer, original, converted, resolved.names, advance)
-                for layer in resolved.layers
-            }
-        deque(intact, maxlen=0)  # raises what a check raised
-        for name, check in zip(views, compared, strict=True):
-            checks[name].append(check)
-            checks[name] += [answers[name]] if level == "activations" and name in layers else []
-        return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole, tuple(digests))
+
+def _activations(
+    resolved: Resolved, original: Checkpoint, converted: Checkpoint, level: Level, advance: Advance
+) -> dict[str, tuple[Check]]:
+    """Return the checks of what layers compute, by their weights' names."""
+    if level != "activations":
+        return {}
+    from fcn_convert.activations import compare  # noqa: PLC0415 - imports torch
+
+    return {
+        layer.weight.name: (compare(layer, original, converted, resolved.names, advance),)
+        for layer in resolved.layers
+    }
 
 
 def _expected(tensor: TensorInfo, layer: DenseLayer | None) -> TensorInfo:
@@ -118,54 +122,54 @@ def _nothing_else(resolved: Resolved, found: Mapping[str, TensorInfo]) -> Check:
     return Check("shapes", not extra, problem, {"extra": len(extra)})
 
 
-def _bytes(
+def _compare_bytes(
     original: Checkpoint,
-    view: TensorInfo,
     converted: Checkpoint,
-    written: TensorInfo,
+    pairs: list[tuple[TensorInfo, TensorInfo]],
+    workers: Workers,
     advance: Advance,
-) -> Check:
+) -> list[Check]:
     """Check that the output holds exactly the values of the original, bit by bit."""
-    source, output = original.files[view.file], converted.files[written.file]
-    total = _Difference(view.dtype)
-    for first, expected, found in _pairs(source, view, output, written):
-        if expected != found:
-            total.add(first, expected, found)
-        advance(len(expected))
-    problem = (
-        f"{written.name} differs from the original in {total.count} of {prod(view.shape)} "
-        f"elements, first at {list(_position(total.first, view.shape))}"
-        if total.count
-        else ""
-    )
-    values = {"max_abs_diff": total.largest, "differing": total.count}
-    return Check("bytes", not total.count, problem, values)
+    checks = []
+    readers = BlockReader(), BlockReader()
+    for view, written in pairs:
+        source, output = original.files[view.file], converted.files[written.file]
+        total = _Difference(view.dtype)
+        for first, expected, found in _parts(source, view, output, written, readers):
+            workers.go_on()
+            if expected != found:
+                total.add(first, expected, found)
+            advance(len(expected))
+        checks.append(total.check(view.shape, written.name))
+    return checks
 
 
-def _pairs(
-    source: SourceFile, view: TensorInfo, output: SourceFile, written: TensorInfo
+def _parts(
+    source: SourceFile,
+    view: TensorInfo,
+    output: SourceFile,
+    written: TensorInfo,
+    readers: tuple[BlockReader, BlockReader],
 ) -> Iterator[tuple[int, bytearray, bytearray]]:
     """Yield first element, expected and found values, a bounded part at a time."""
+    before, after = readers
     if view.is_plain:
-        # Two buffers, reused: equal bytearrays compare several times faster than memoryviews.
-        size = min(CHUNK_BYTES, view.nbytes)
-        expected, found = bytearray(size), bytearray(size)
         for at in range(0, view.nbytes, CHUNK_BYTES):
-            if view.nbytes - at < size:
-                expected, found = bytearray(view.nbytes - at), bytearray(view.nbytes - at)
-            source.pread_into(expected, view.offset + at)
-            output.pread_into(found, written.offset + at)
+            count = min(CHUNK_BYTES, view.nbytes - at)
+            expected = before.read_bytes(source, view.offset + at, count)
+            found = after.read_bytes(output, written.offset + at, count)
             yield at * 8 // view.dtype.bits, expected, found
         return
     itemsize = view.dtype.itemsize
     for block in blocks(view):
-        values = read_block(source, view, block)
+        values = before.read(source, view, block)
         at = 0
         for first, length in runs(view, block):
-            found = bytearray(length * itemsize)
-            output.pread_into(found, written.offset + first * itemsize)
-            yield first, values[at : at + len(found)], found
-            at += len(found)
+            count = length * itemsize
+            found = after.read_bytes(output, written.offset + first * itemsize, count)
+            whole = count == len(values)
+            yield first, values if whole else values[at : at + count], found
+            at += count
 
 
 @dataclass
@@ -179,6 +183,17 @@ class _Difference:
     count: int = 0
     first: int = 0
     largest: float | None = 0.0
+
+    def check(self, shape: tuple[int, ...], name: str) -> Check:
+        """Sum up, for the tensor of this shape that the output calls `name`."""
+        problem = (
+            f"{name} differs from the original in {self.count} of {prod(shape)} elements, "
+            f"first at {list(_position(self.first, shape))}"
+            if self.count
+            else ""
+        )
+        values = {"max_abs_diff": self.largest, "differing": self.count}
+        return Check("bytes", not self.count, problem, values)
 
     def add(self, first: int, expected: bytearray, found: bytearray) -> None:
         """Count in a part that differs, which begins at element `first`."""
@@ -216,27 +231,3 @@ def _position(element: int, shape: tuple[int, ...]) -> Iterator[int]:
         inner = prod(shape[axis + 1 :])
         yield element // inner
         element %= inner
-
-
-def _check_intact(file: SourceFile, part: Checksum) -> None:
-    """Raise CheckpointError where a part of the file is not what its checksum was made of."""
-    crc = 0
-    for at in range(0, part.nbytes, CHUNK_BYTES):
-        chunk = file.pread(part.offset + at, min(CHUNK_BYTES, part.nbytes - at))
-        crc = crc32(chunk, crc)
-    if crc != part.crc32:
-        raise CheckpointError(
-            f"{file.path}: is damaged: the checksum of {part.name!r} is {crc:08x}, "
-            f"but the file says {part.crc32:08x}"
-        )
-
-
-def _digest(file: SourceFile) -> str:
-    digest = sha256()
-    buffer = bytearray(min(CHUNK_BYTES, file.size))
-    for at in range(0, file.size, CHUNK_BYTES):
-        if file.size - at < len(buffer):
-            buffer = bytearray(file.size - at)
-        file.pread_into(buffer, at)
-        digest.update(buffer)
-    return digest.hexdigest()

@@ -12,7 +12,7 @@ from typing import assert_never
 from fcn_convert.errors import CheckpointError, OutputError
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance, SourceFile
-from fcn_convert.formats.strided import blocks, read_block, runs, strides_of
+from fcn_convert.formats.strided import BlockReader, blocks, runs, strides_of
 from fcn_convert.plan import Keep, Permute, Plan, Reshape, Step
 from fcn_convert.tensors import TensorInfo, row_major_strides
 
@@ -162,8 +162,9 @@ def _gather(
 ) -> None:
     """Write the values of a strided view in row-major order."""
     itemsize = view.dtype.itemsize
+    reader = BlockReader()
     for block in blocks(view):
-        values = memoryview(read_block(source, view, block))
+        values = memoryview(reader.read(source, view, block))
         advance(len(values))
         for first, length in runs(view, block):
             _write_all(descriptor, values[: length * itemsize], target + first * itemsize)

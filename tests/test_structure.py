@@ -19,12 +19,12 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 RANKS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "errors torch_quietly",
+        "errors torch_quietly workers",
         "tensors atomic proof",
         "formats",
         "spec spec_yaml spec_schema spec_text",
         "layers",
-        "plan activations",
+        "plan activations digests",
         "write verify",
         "report",
         "head_code",
@@ -39,6 +39,8 @@ RANKS: tuple[frozenset[str], ...] = tuple(
 ONLY = {
     "errors": set(),
     "torch_quietly": set(),
+    "workers": set(),
+    "digests": {"errors", "formats", "tensors", "workers"},
     "tensors": {"errors"},
     "atomic": {"errors"},
     "proof": set(),
@@ -47,15 +49,24 @@ ONLY = {
     "plan": {"errors", "layers", "tensors"},
     "verify": {
         "activations",
-        "errors",
+        "digests",
         "formats",
         "layers",
         "proof",
         "spec",
         "tensors",
         "torch_quietly",
+        "workers",
     },
-    "activations": {"errors", "formats", "layers", "proof", "tensors", "torch_quietly"},
+    "activations": {
+        "activations",
+        "formats",
+        "layers",
+        "proof",
+        "tensors",
+        "torch_quietly",
+        "workers",
+    },
 }
 """What a module may import of the package, where its rank says too little."""
 

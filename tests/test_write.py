@@ -210,14 +210,14 @@ def test_lazy_bits_are_applied(
 def test_no_block_is_larger_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strided, "BLOCK_BYTES", 1024)
     sizes: list[int] = []
-    read_block = strided.read_block
+    read = strided.BlockReader.read
 
     def spy(*arguments: Any) -> bytearray:
-        values = read_block(*arguments)
+        values = read(*arguments)
         sizes.append(len(values))
         return values
 
-    monkeypatch.setattr("fcn_convert.write.read_block", spy)
+    monkeypatch.setattr(strided.BlockReader, "read", spy)
     weight = numbers(40, 24)
     tensors = {"fc.weight": weight, "other.weight": weight.T, "more.weight": weight.T[:, ::2]}
     torch.save(tensors, tmp_path / "source.pt")

@@ -12,7 +12,7 @@ from itertools import product
 from math import prod
 
 from fcn_convert.formats.source import SourceFile
-from fcn_convert.tensors import TensorInfo, element_span, row_major_strides
+from fcn_convert.tensors import TensorInfo, element_span, is_row_major, row_major_strides
 
 BLOCK_BYTES = 4 << 20
 """Bytes of file, and of values, that one block holds at most."""
@@ -71,27 +71,57 @@ def runs(tensor: TensorInfo, block: Block) -> Iterator[tuple[int, int]]:
         yield first + sum(a * b for a, b in zip(index, strides, strict=False)), length
 
 
-def read_block(file: SourceFile, tensor: TensorInfo, block: Block) -> bytearray:
-    """Return the values of a block in row-major order, with lazy conj and neg bits applied."""
+class BlockReader:
+    """Reads one block after the other into the same memory: fresh memory would cost as much again.
+
+    What `read` returns holds until it is called again.
+    """
+
+    def __init__(self) -> None:
+        self._stored = bytearray()
+        self._values = bytearray()
+
+    def read_bytes(self, file: SourceFile, offset: int, nbytes: int) -> bytearray:
+        """Return a part of the file as it is."""
+        self._values = _sized(self._values, nbytes)
+        file.pread_into(self._values, offset)
+        return self._values
+
+    def read(self, file: SourceFile, tensor: TensorInfo, block: Block) -> bytearray:
+        """Return the values of a block in row-major order, with lazy conj and neg bits applied."""
+        strides, itemsize = strides_of(tensor), tensor.dtype.itemsize
+        start = sum(a * b for a, b in zip(block.start, strides, strict=True)) * itemsize
+        nbytes = prod(block.shape) * itemsize
+        lazy = tensor.conjugated or tensor.negated
+        if is_row_major(block.shape, strides) and not lazy:
+            return self.read_bytes(file, tensor.offset + start, nbytes)
+        self._stored = _sized(self._stored, element_span(block.shape, strides) * itemsize)
+        file.pread_into(self._stored, tensor.offset + start)
+        self._values = _sized(self._values, nbytes)
+        _gather(self._stored, tensor, block.shape, self._values)
+        return self._values
+
+
+def _sized(buffer: bytearray, nbytes: int) -> bytearray:
+    return buffer if len(buffer) == nbytes else bytearray(nbytes)
+
+
+def _gather(
+    stored: bytearray, tensor: TensorInfo, shape: tuple[int, ...], values: bytearray
+) -> None:
     from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where values change places
 
-    strides, itemsize = strides_of(tensor), tensor.dtype.itemsize
-    first = sum(a * b for a, b in zip(block.start, strides, strict=True)) * itemsize
-    stored = bytearray(element_span(block.shape, strides) * itemsize)
-    file.pread_into(stored, tensor.offset + first)
     dtype = (
         getattr(torch, tensor.dtype.torch or "")
         if tensor.conjugated or tensor.negated
-        else {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[itemsize]
+        else {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.dtype.itemsize]
     )
-    values = torch.frombuffer(stored, dtype=dtype).as_strided(block.shape, strides)
+    found = torch.frombuffer(stored, dtype=dtype).as_strided(shape, strides_of(tensor))
     if tensor.conjugated:
-        values = values.conj()
+        found = found.conj()
     if tensor.negated:
-        values = -values
-    gathered = bytearray(prod(block.shape) * itemsize)
-    torch.frombuffer(gathered, dtype=dtype).view(block.shape).copy_(values)
-    return gathered
+        found = -found
+    torch.frombuffer(values, dtype=dtype).view(shape).copy_(found)
 
 
 def read_values(file: SourceFile, tensor: TensorInfo) -> bytearray:
@@ -101,8 +131,9 @@ def read_values(file: SourceFile, tensor: TensorInfo) -> bytearray:
         file.pread_into(values, tensor.offset)
         return values
     itemsize = tensor.dtype.itemsize
+    reader = BlockReader()
     for block in blocks(tensor):
-        part = memoryview(read_block(file, tensor, block))
+        part = memoryview(reader.read(file, tensor, block))
         for first, length in runs(tensor, block):
             values[first * itemsize : (first + length) * itemsize] = part[: length * itemsize]
             part = part[length * itemsize :]

@@ -1,0 +1,102 @@
+"""Computes what a Dense layer and its convolution answer to the same inputs, and compares."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from threading import Lock
+
+from fcn_convert.activations.answers import ConvolutionAnswers, DenseAnswers, Job, Scratch, Stored
+from fcn_convert.activations.comparison import Comparison
+from fcn_convert.activations.inputs import make_inputs
+from fcn_convert.formats import Checkpoint
+from fcn_convert.formats.source import Advance
+from fcn_convert.layers import DenseLayer
+from fcn_convert.proof import Check
+from fcn_convert.torch_quietly import torch
+from fcn_convert.workers import Workers, threads_to_compute
+
+
+def compare(
+    layer: DenseLayer,
+    original: Checkpoint,
+    converted: Checkpoint,
+    names: Mapping[str, str],
+    advance: Advance,
+) -> Check:
+    """Compare every output of a layer, on maps of its size and at each window of a larger one.
+
+    Reads the Dense weight from the original and the convolution's from the output, a block at a
+    time. The check is not computed where torch cannot compute in the dtype.
+    """
+    if 0 in layer.weight.shape:
+        return Check("activations", None, f"{layer.weight.name} has no elements to compute with")
+    found = converted.state_dict(None).tensors
+    weight = found[names[layer.weight.name]]
+    bias = found[names[layer.bias.name]] if layer.bias else None
+    try:
+        with _SETTINGS, torch.inference_mode():
+            inputs = make_inputs(layer)
+            dense = DenseAnswers(inputs, Stored(original, layer.weight, layer.bias))
+            convolution = ConvolutionAnswers(inputs, Stored(converted, weight, bias))
+            _compute([*dense.jobs(), *convolution.jobs()], advance)
+            return Comparison(inputs, dense, convolution).check(weight.name)
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        return Check("activations", None, f"torch cannot compute: {error}".split("\n")[0])
+
+
+def _compute(jobs: list[tuple[int, Job]], advance: Advance) -> None:
+    """Do all jobs, in as many threads as help."""
+    waiting = deque(jobs)
+
+    def work() -> None:
+        scratch = Scratch()
+        with torch.inference_mode():  # which holds for one thread only
+            while waiting:
+                workers.go_on()
+                try:
+                    nbytes, job = waiting.popleft()
+                except IndexError:  # another thread was quicker
+                    return
+                job(scratch)
+                advance(nbytes)
+
+    threads = min(threads_to_compute(), len(jobs))
+    with Workers(threads) as workers:
+        for done in [workers.start(work) for _ in range(threads)]:
+            done.result()
+
+
+class _Settings:
+    """torch's settings of the whole process, changed as long as anybody computes here.
+
+    oneDNN repacks a whole kernel for each call, which takes seconds and a copy of it. And threads
+    that each compute a block do better than one that lets others help with every step.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._users = 0
+        self._before = (True, 1)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._before = (bool(torch.backends.mkldnn.enabled), torch.get_num_threads())
+                _set(uses_onednn=False, threads=1)
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                uses_onednn, threads = self._before
+                _set(uses_onednn=uses_onednn, threads=threads)
+
+
+def _set(*, uses_onednn: bool, threads: int) -> None:
+    setattr(torch.backends.mkldnn, "enabled", uses_onednn)  # noqa: B010 - a property to torch only
+    torch.set_num_threads(threads)
+
+
+_SETTINGS = _Settings()

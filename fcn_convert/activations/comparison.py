@@ -1,0 +1,105 @@
+"""Holds what a convolution answers against what the Dense layer does.
+
+In float64, where rounding is bounded: two ways of summing n products differ by at most
+2·g·Σ|x·w| with g = n·u / (1 - n·u) and u = 2⁻⁵³ (Higham, Accuracy and Stability of Numerical
+Algorithms, 2nd edition, section 3.1), and Σ|x·w| is by Hölder at most max|x|·Σ|w|, where no square
+can over- or underflow. Each term may lose as much again as the smallest normal number where it
+underflows (section 2.1). That bound, per output, is the gate.
+"""
+
+from __future__ import annotations
+
+from fcn_convert.activations.answers import ConvolutionAnswers, DenseAnswers
+from fcn_convert.activations.inputs import MAPS, Inputs
+from fcn_convert.proof import Check
+from fcn_convert.torch_quietly import Tensor, torch
+
+UNIT_ROUNDOFF = 2.0**-53
+SMALLEST_NORMAL = 2.0**-1022
+SLICE = 1 << 14
+"""Output features compared at a time, so that memory does not grow with their number."""
+
+
+class Comparison:
+    """The differences between all answers of two layers."""
+
+    def __init__(
+        self, inputs: Inputs, dense: DenseAnswers, convolution: ConvolutionAnswers
+    ) -> None:
+        terms = inputs.vectors.shape[1] + 1  # the bias is one more
+        self._gamma = terms * UNIT_ROUNDOFF / (1 - terms * UNIT_ROUNDOFF)
+        self._underflow = terms * SMALLEST_NORMAL
+        # With the bias as one more product, of 1 and itself.
+        self._sizes = inputs.vectors.abs().amax(1).clamp(min=1)
+        self._largest = [0.0, 0.0]
+        self._bound = 0.0
+        self._compared = self._beyond = self._unlike = 0
+        columns = zip(
+            torch.split(dense.wide.flatten(1), SLICE, 1),
+            torch.split(convolution.wide.flatten(1), SLICE, 1),
+            torch.split(dense.sums.flatten(), SLICE),
+            strict=True,
+        )
+        for expected, found, sums in columns:
+            self._add(expected, found, sums)
+        self._narrow = _narrow_difference(dense.narrow, convolution.narrow)
+
+    def _add(self, expected: Tensor, found: Tensor, sums: Tensor) -> None:
+        """Compare some output features, (vectors, features), and the sums of their weights."""
+        bound = 2 * (torch.outer(self._gamma * self._sizes, sums) + self._underflow)
+        apart, alike = _apart(expected, found)
+        finite = alike & expected.isfinite()
+        self._unlike += int((~alike).sum())
+        self._beyond += int((~alike | (finite & (apart > bound))).sum())
+        self._compared += expected.numel()
+        for kind, rows in enumerate((slice(None, MAPS), slice(MAPS, None))):
+            self._largest[kind] = max(self._largest[kind], _greatest(apart[rows][finite[rows]]))
+        self._bound = max(self._bound, _greatest(bound[finite]))
+
+    def check(self, name: str) -> Check:
+        """Sum up: passed where every output lies within its bound."""
+        problem = (
+            f"{name}: {self._beyond} of {self._compared} outputs differ from the Dense layer's by "
+            f"more than rounding: by up to {max(self._largest):.3g}, allowed are {self._bound:.3g}"
+            if self._beyond
+            else ""
+        )
+        if self._unlike:
+            problem += f"; {self._unlike} are not finite in one of the two, or not in the same way"
+        values = {
+            "max_abs_diff": self._largest[0],
+            "larger_map_max_abs_diff": self._largest[1],
+            "bound": self._bound,
+            "outputs": self._compared,
+            "stored_dtype_max_abs_diff": "not computed" if self._narrow is None else self._narrow,
+        }
+        return Check("activations", not self._beyond, problem, values)
+
+
+def _narrow_difference(expected: Tensor | None, found: Tensor | None) -> float | None:
+    """Compare in the stored dtype, as an indication: its rounding is this CPU's kernels'."""
+    if expected is None or found is None:
+        return None
+    largest = 0.0
+    try:
+        for before, after in zip(
+            torch.split(expected, SLICE, 1), torch.split(found, SLICE, 1), strict=True
+        ):
+            apart, alike = _apart(before, after)
+            finite = alike & before.isfinite()
+            largest = max(largest, _greatest(apart[finite].to(torch.float64)))
+    except (RuntimeError, NotImplementedError):  # torch has no kernel for the dtype
+        return None
+    return largest
+
+
+def _apart(expected: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
+    """Return absolute differences, and where values are of one kind: finite, infinite or NaN."""
+    same_kind = (expected == found) | (expected.isnan() & found.isnan())
+    alike = (expected.isfinite() & found.isfinite()) | same_kind
+    return (expected - found).abs(), alike
+
+
+def _greatest(values: Tensor) -> float:
+    values = values[values.isfinite()]  # a difference can overflow where its values do not
+    return float(values.max()) if values.numel() else 0.0

@@ -1,0 +1,98 @@
+"""sha256 of checkpoints' files, and the checksums that containers store, beside other work."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from hashlib import sha256
+from types import TracebackType
+from typing import Self
+from zlib import crc32
+
+from fcn_convert.errors import CheckpointError
+from fcn_convert.formats import Checkpoint
+from fcn_convert.formats.source import SourceFile
+from fcn_convert.tensors import Checksum
+from fcn_convert.workers import Workers
+
+CHUNK_BYTES = 4 << 20
+"""Large enough that a thread seldom waits for the interpreter while another one imports torch."""
+THREADS = 2
+"""One for the original and one for the output."""
+
+
+class Digests:
+    """Reads each file once, in threads; a context manager, which ends what nobody waits for.
+
+    Hashing lets go of the interpreter, so it runs while the kernel copies and torch is imported.
+    """
+
+    def __init__(self) -> None:
+        self._workers = Workers(THREADS)
+        self._started: dict[SourceFile, Future[str]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._workers.__exit__(kind, error, traceback)
+
+    def start(self, checkpoint: Checkpoint) -> None:
+        """Start to read a checkpoint's files, unless that was done before."""
+        checksums: dict[SourceFile, list[Checksum]] = {file: [] for file in checkpoint.stored}
+        for checksum in checkpoint.index.checksums:
+            checksums[checkpoint.files[checksum.file]].append(checksum)
+        for file, its_own in checksums.items():
+            if file not in self._started:
+                self._started[file] = self._workers.start(self._read, file, its_own)
+
+    def of(self, checkpoint: Checkpoint) -> tuple[str, ...]:
+        """Return the sha256 of each file, in hexadecimal, once they are known.
+
+        Raises CheckpointError where a part of a file is not what its checksum was made of.
+        """
+        self.start(checkpoint)
+        return tuple(self._started[file].result() for file in checkpoint.stored)
+
+    def _read(self, file: SourceFile, checksums: list[Checksum]) -> str:
+        digest = sha256()
+        sums = _Checksums(file, checksums)
+        chunk = bytearray(min(CHUNK_BYTES, file.size))
+        for at in range(0, file.size, CHUNK_BYTES):
+            self._workers.go_on()
+            if file.size - at < len(chunk):
+                chunk = bytearray(file.size - at)
+            file.pread_into(chunk, at)
+            digest.update(chunk)
+            sums.update(at, chunk)
+        return digest.hexdigest()
+
+
+class _Checksums:
+    """The checksums of a file's parts, which do not overlap, as its bytes go by."""
+
+    def __init__(self, file: SourceFile, checksums: list[Checksum]) -> None:
+        self._file = file
+        self._waiting = sorted(checksums, key=lambda part: (part.offset, part.nbytes), reverse=True)
+        self._crc = 0
+
+    def update(self, at: int, chunk: bytearray) -> None:
+        """Take in the bytes from `at` on; raises CheckpointError where a part is damaged."""
+        view = memoryview(chunk)
+        while self._waiting and self._waiting[-1].offset < at + len(chunk):
+            part = self._waiting[-1]
+            end = part.offset + part.nbytes
+            self._crc = crc32(view[max(part.offset - at, 0) : end - at], self._crc)
+            if end > at + len(chunk):
+                return  # it goes on in the next chunk
+            if self._crc != part.crc32:
+                raise CheckpointError(
+                    f"{self._file.path}: is damaged: the checksum of {part.name!r} is "
+                    f"{self._crc:08x}, but the file says {part.crc32:08x}"
+                )
+            self._waiting.pop()
+            self._crc = 0

@@ -1,0 +1,59 @@
+"""Threads that work beside their owner, and end when it does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import ParamSpec, Self, TypeVar
+
+MAX_THREADS = 4
+"""What is computed here is soon bound by memory; and each thread has blocks of its own."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _EndedError(Exception):
+    """Raised in a worker whose owner waits for it no more."""
+
+
+class Workers:
+    """Threads whose work ends early where their owner fails; a context manager.
+
+    Long work calls `go_on` now and then, so that an interrupted command does not first read the
+    rest of a file.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads)
+        self._ended = False
+
+    def start(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Let a thread do the work; its result, or what it raised, is the future's."""
+        return self._pool.submit(work, *args, **kwargs)
+
+    def go_on(self) -> None:
+        """Return as long as the owner waits for results."""
+        if self._ended:
+            raise _EndedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._ended = True
+        self._pool.shutdown(cancel_futures=True)
+
+
+def threads_to_compute() -> int:
+    """Return how many threads to compute with: the cores this process may use, a few at most."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
+    return min(os.cpu_count() or 1, MAX_THREADS)
