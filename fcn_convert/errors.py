@@ -21,6 +21,10 @@ class ReportError(FcnConvertError):
     """A report that cannot be read back."""
 
 
+class ModelError(FcnConvertError):
+    """A model that cannot be made fully convolutional, with the node that stands in the way."""
+
+
 class SpecError(FcnConvertError):
     """Everything that is wrong with a spec, or with a spec for this checkpoint, at once."""
 

@@ -27,7 +27,7 @@ RANKS: tuple[frozenset[str], ...] = tuple(
         "plan activations digests",
         "write verify",
         "report",
-        "head_code",
+        "head_code model",
         "conversion",
         "__init__",
         "cli",
@@ -139,7 +139,7 @@ def test_torch_is_imported_where_values_are_computed(path: Path) -> None:
     names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
     heavy = {name for name in names if name.split(".")[0] in {"torch", "numpy", "safetensors"}}
-    if name_of(path) == "activations":  # computes all along, and is itself imported late
+    if name_of(path) in {"activations", "model"}:  # compute all along, and are imported late
         heavy = {name for name in heavy if name.split(".")[0] != "torch"}
     assert not heavy or name_of(path) == "torch_quietly"
     assert "numpy" not in outside(path)

@@ -1,0 +1,52 @@
+"""What the network returns, and what is said where it cannot be made."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from fcn_convert.errors import ModelError
+from fcn_convert.model.tracing import VALUE, where
+from fcn_convert.model.values import Lifted
+from fcn_convert.torch_quietly import Tensor, fx
+
+
+def restored(graph: fx.Graph, value: Lifted) -> fx.Node:
+    """Return a map with the axes that the original has, where it is one cell per answer.
+
+    So (N, 5, 2) is given as (N, 5, 2, *cells), and (N,) as (N, *cells).
+    """
+    if not value.is_one_cell or value.inner == value.shape:
+        return value.node
+    made = value.node
+    if not value.in_order:
+        chosen = (slice(None), value.order.tolist())
+        made = graph.call_function(operator.getitem, (made, chosen))
+    if len(value.inner) > 1:
+        made = graph.call_method("unflatten", (made, 1, value.inner))
+    return made if value.inner else graph.call_method("squeeze", (made, 1))
+
+
+def not_understood(node: fx.Node, sources: Sequence[Lifted], why: str) -> ModelError:
+    """Return the error for an operation between the trunk and what needs its result.
+
+    why: what needs it, as the end of `which …`.
+    """
+    maps = " and ".join(times(source.shape) for source in sources) or "nothing known"
+    made = node.meta[VALUE]
+    shape = times(made.shape[1:]) if isinstance(made, Tensor) else type(made).__name__
+    text = (
+        f"{where(node)} makes {shape} of the feature map {maps}, which {why}: expected a "
+        "rearrangement, one answer per channel, or what can be done window by window"
+    )
+    if isinstance(made, Tensor) and sources and made.dim() == len(sources[0].shape) + 1:
+        text += (
+            "; an adaptive pool can be left out where it changes nothing, at an input that gives "
+            f"it a map of {times(made.shape[2:])}"
+        )
+    return ModelError(text)
+
+
+def times(shape: Sequence[int]) -> str:
+    """Return a shape in words: 512×7×7."""
+    return "×".join(map(str, shape)) or "one number"
