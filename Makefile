@@ -1,7 +1,7 @@
 # fcn-convert from a fresh clone: `make convert` installs into .venv and converts the samples.
 #
 #   make convert [CHECKPOINTS=folder] [OUT=folder] [ARGS="--verify bytes"] [PYTHON=python]
-#   make test · make test-all · make check · make bench · make samples · make clean
+#   make test · make test-all · make check · make bench · make survey · make samples · make clean
 #
 # Paths must not contain blanks: make splits its lists there.
 
@@ -95,6 +95,10 @@ samples: $(INSTALLED_DEV)
 .PHONY: bench
 bench: $(INSTALLED_DEV)
 	$(RUN) tests/benchmarks/bench.py
+
+.PHONY: survey
+survey: $(INSTALLED_DEV)
+	PYTHONPATH=$(CURDIR) $(RUN) tests/benchmarks/survey.py
 
 .PHONY: clean
 clean:

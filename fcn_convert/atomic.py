@@ -89,6 +89,15 @@ def atomically(target: Path, *, replace: bool) -> Iterator[Draft]:
         os.close(draft.descriptor)
 
 
+def write_text(target: Path, text: str, *, replace: bool) -> None:
+    """Write a small text file, whole or not at all; raises OutputError."""
+    with atomically(target, replace=replace) as draft:
+        try:
+            draft.path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"{target}: {error.strerror}") from error
+
+
 def _new_draft(target: Path) -> Draft:
     """Create a draft; its lock tells the next run that it has an owner."""
     # A short name of its own: the target's may already be as long as names can be.

@@ -149,7 +149,7 @@ def _read_spec(
     if spec is None and not os.path.exists(path):
         problem = (
             f"{source} has no spec: expected {path.name} beside it, or --spec FILE; "
-            "`feature_map: [C, H, W]` is often all that it needs"
+            f"run `fcn-convert init {source} -o {path}` to have it written"
         )
         raise SpecError([problem])
     return load_spec(path), [source, path]

@@ -24,6 +24,7 @@ RANKS: tuple[frozenset[str], ...] = tuple(
         "formats",
         "spec spec_yaml spec_schema spec_text",
         "layers",
+        "infer",
         "plan activations digests",
         "write verify",
         "report",

@@ -24,3 +24,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the report instead o
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="List every tensor.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 where there is a warning.")]
+StateDictPath = Annotated[
+    str | None,
+    typer.Option("--state-dict", help="Where in a wrapped checkpoint; default: the only one."),
+]

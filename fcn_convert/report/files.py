@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 
-from fcn_convert.atomic import atomically
+from fcn_convert.atomic import write_text
 from fcn_convert.errors import OutputError
 from fcn_convert.report import Report
 
@@ -28,8 +28,4 @@ def write_report(report: Report, path: Path) -> None:
     """Write a report, in place of an older one; raises OutputError."""
     module, function = VIEWS[path.suffix]
     text: str = getattr(import_module(f"fcn_convert.report.{module}"), function)(report)
-    with atomically(path, replace=True) as draft:
-        try:
-            draft.path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{path}: {error.strerror}") from error
+    write_text(path, text, replace=True)

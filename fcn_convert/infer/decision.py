@@ -1,0 +1,172 @@
+"""One reading out of many, by shapes and weights together, or the honest answer that there is none.
+
+Shapes come first: they name the maps. The weights choose between those, and between the orders; a
+map that only they speak for must win clearly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fcn_convert.infer.evidence import CLEAR_Z, LESS_CLEAR, Evidence, Score
+from fcn_convert.infer.maps import Maps
+from fcn_convert.infer.readings import Reading, alike
+from fcn_convert.spec import FeatureMap
+
+MAX_ALTERNATIVES = 6
+CLEARLY_BEST = 0.75
+"""What the runner-up may have of the best z-score, where only weights decide on a map."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a head reads, why, and where it is open, what it may read.
+
+    reading: None where it cannot be told; then alternatives are given, likeliest first.
+    """
+
+    reading: Reading | None
+    remarks: tuple[str, ...]
+    alternatives: tuple[Reading, ...] = ()
+
+
+def decide(maps: Maps, evidence: Evidence | None, reason: str) -> Decision:
+    """Decide on a map and its order.
+
+    evidence: None where weights were not looked at, for the reason given.
+    """
+    fmap = maps.likeliest
+    best = evidence.best if evidence else None
+    if evidence is None or best is None:
+        return _by_shapes(maps, reason or _nothing(evidence))
+    if fmap is not None and not Reading(fmap, fmap.axes).is_spatial:
+        return _pooled(maps, fmap, evidence, best)
+    if fmap is None:
+        return _by_weights(maps, evidence, best)
+    own = _best_of(fmap, evidence)
+    because = _because(maps, fmap)
+    if own.z < CLEARLY_BEST * best.z:
+        doubt = f"but the weights go with another map: {_shown(best)}, against {_shown(own)}"
+        return Decision(
+            None, (because, doubt), (*alike(best.reading, maps.candidates), _default(fmap))
+        )
+    return _order(maps, fmap, evidence, (because,))
+
+
+def _by_shapes(maps: Maps, reason: str) -> Decision:
+    fmap = maps.likeliest
+    if fmap is None:
+        shown = tuple(map(_default, maps.candidates[:MAX_ALTERNATIVES]))
+        return Decision(None, (f"shapes leave several maps, and {reason}",), shown)
+    remarks = [_because(maps, fmap)]
+    if _default(fmap).is_spatial:
+        remarks.append(f"{reason}: that it is flattened {fmap.axes}, as PyTorch does, is assumed")
+    return Decision(_default(fmap), tuple(remarks))
+
+
+def _pooled(maps: Maps, fmap: FeatureMap, evidence: Evidence, best: Score) -> Decision:
+    """Decide on a map of one place, which has no neighbours to go by."""
+    because = _because(maps, fmap)
+    if not evidence.contradicts(_default(fmap)):
+        return Decision(_default(fmap), (because,))
+    doubt = f"but the weights look like those on a map of several places, {_shown(best)}"
+    return Decision(None, (because, doubt), (_default(fmap), *alike(best.reading, maps.candidates)))
+
+
+def _by_weights(maps: Maps, evidence: Evidence, best: Score) -> Decision:
+    """Decide between maps that shapes leave open."""
+    swapped = {reading.feature_map for reading in alike(best.reading, maps.candidates)}
+    # A map with channels from elsewhere in the network is no rival to one of those before it.
+    near = set(maps.channels) if best.reading.feature_map.channels in maps.channels else None
+    others = (
+        score
+        for score in evidence.scores
+        if score.reading.feature_map not in swapped
+        and (near is None or score.reading.feature_map.channels in near)
+    )
+    rival = next(others, None)
+    if rival is not None and rival.z > CLEARLY_BEST * best.z:
+        shown = tuple(
+            reading
+            for score in evidence.scores
+            if score.z > CLEARLY_BEST * best.z
+            for reading in alike(score.reading, maps.candidates)
+        )
+        remark = f"shapes leave several maps, and the weights choose none: {_shown(best)}"
+        return Decision(None, (f"{remark}, {_shown(rival)}",), shown[:MAX_ALTERNATIVES])
+    remark = "shapes leave several maps; the weights choose one"
+    return _order(maps, best.reading.feature_map, evidence, (remark,))
+
+
+def _order(maps: Maps, fmap: FeatureMap, evidence: Evidence, because: tuple[str, ...]) -> Decision:
+    """Decide on the flatten order of a map, as far as weights tell."""
+    own = _best_of(fmap, evidence)
+    usual = evidence.score(_default(fmap)) or own
+    candidates = maps.candidates if maps.likeliest is None else (fmap,)
+    said = f"neighbours under it are alike: {_shown(own)}"
+    if usual.z >= CLEARLY_BEST * own.z:
+        agree = f"the weights agree: {_shown(usual)}{_against(usual, evidence)}"
+        invisible = "" if len(fmap.kernel) == 1 else "; a swap of H and W would look the same"
+        return Decision(_default(fmap), (*because, agree + invisible))
+    same = alike(own.reading, candidates)
+    if usual.z > LESS_CLEAR * own.z:
+        remark = f"the weights leave the order open: {_shown(own)}, {_shown(usual)}"
+        return Decision(None, (*because, remark), (*same, _default(fmap)))
+    rivals = [
+        s
+        for s in evidence.scores
+        if s.reading.feature_map == fmap and s is not own and s.z > CLEARLY_BEST * own.z
+    ]
+    if len(same) == 1 and not rivals:
+        return Decision(same[0], (*because, f"{said}, against {_shown(usual)}"))
+    every = (*same, *(r for s in rivals for r in alike(s.reading, candidates)))
+    remark = (
+        f"the weights show that it is not flattened {fmap.axes} ({_shown(usual)}, against "
+        f"{_shown(own)}), but not which axis is H and which is W"
+    )
+    return Decision(None, (*because, remark), every)
+
+
+def _best_of(fmap: FeatureMap, evidence: Evidence) -> Score:
+    own = (score for score in evidence.scores if _is_of(score.reading, fmap))
+    return next(own, Score(_default(fmap), 0.0, 0.0, 0.0, 0.0))
+
+
+def _is_of(reading: Reading, fmap: FeatureMap) -> bool:
+    """Return whether a reading is of a map, or weights cannot tell it from one that is."""
+    return reading.feature_map == fmap or bool(alike(reading, (fmap,)))
+
+
+def _against(score: Score, evidence: Evidence) -> str:
+    """Show the best reading whose channels lie otherwise in the vector than under this one."""
+    family = _family(score.reading)
+    other = next((s for s in evidence.scores if _family(s.reading) != family), None)
+    return f", against {_shown(other)}" if other else ""
+
+
+def _family(reading: Reading) -> tuple[bool, ...]:
+    return tuple(is_channel for is_channel, _ in reading.structure)
+
+
+def _default(fmap: FeatureMap) -> Reading:
+    return Reading(fmap, fmap.axes)
+
+
+def _because(maps: Maps, fmap: FeatureMap) -> str:
+    """Say what a map that shapes tell rests on."""
+    channels = f"{fmap.channels} channels come before it"
+    if fmap.features == fmap.channels:
+        return f"{channels}, as many as its inputs: a pooled map"
+    area = fmap.features // fmap.channels
+    if maps.sureness == "square":
+        return f"{channels}, so that {area} places are left: taken for a square"
+    return f"{channels}, so that {area} places are left"
+
+
+def _nothing(evidence: Evidence | None) -> str:
+    best = evidence.scores[0].z if evidence and evidence.scores else 0.0
+    return f"the weights say nothing (z = {best:.1f} at best, {CLEAR_Z:.0f} would count)"
+
+
+def _shown(score: Score) -> str:
+    return f"{score.reading} z = {score.z:.1f}"

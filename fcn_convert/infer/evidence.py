@@ -1,0 +1,224 @@
+"""What trained weights say of the map they read: neighbouring places are looked at alike.
+
+A trained Dense layer looks at one channel in neighbouring places in much the same way, and at two
+channels in ways of their own. Two signs of that, of the weights of each two neighbours under a map
+and a flatten order: they correlate over the output features, and they are about as strong, so that
+the ranks of their norms correlate. Shuffled columns have no neighbours and give the mean and the
+spread of either by chance, and so a z-score; the two are put together by Stouffer's method. Weights
+that nothing was learnt into have none beyond chance under any reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+from typing import Literal
+
+from fcn_convert.formats import Checkpoint
+from fcn_convert.formats.strided import read_values, strides_of
+from fcn_convert.infer.readings import Reading
+from fcn_convert.tensors import TensorInfo
+from fcn_convert.torch_quietly import Tensor, torch
+
+SAMPLE_ELEMENTS = 1 << 20
+"""Weights looked at of one layer, in whole rows."""
+MIN_ROWS, MAX_ROWS = 24, 256
+MAX_FEATURES = 1 << 19
+"""Inputs of a layer that is looked at."""
+FEWEST_ROWS = 4
+SHUFFLED_PAIRS = 1 << 13
+CLEAR_Z = 6.0
+"""Deviations beyond chance that count, for the best of up to 64 readings."""
+LESS_CLEAR = 0.5
+"""A reading with this part of another one's z-score, or less, is clearly the worse."""
+NEGLIGIBLE = 1e-3
+"""A column this small against the typical one is a dead channel's."""
+PATTERN_SIZE = 32
+"""Places along one axis of a pattern; of a larger map, those around its middle."""
+
+Finding = Literal["supports", "contradicts", "says nothing", "not computed"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """How well a reading goes with the weights.
+
+    weights, strengths: mean correlation of neighbouring places, from -1 to 1, of their weights
+    and of the ranks of their norms. weights_z, strengths_z: in deviations of what chance gives.
+    """
+
+    reading: Reading
+    weights: float
+    strengths: float
+    weights_z: float
+    strengths_z: float
+
+    @property
+    def z(self) -> float:
+        """Both together."""
+        return (self.weights_z + self.strengths_z) / sqrt(2)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The readings of the map that one layer or several read, best first, from so many rows."""
+
+    rows: int
+    scores: tuple[Score, ...]
+
+    @property
+    def best(self) -> Score | None:
+        """The best reading, if weights go with any beyond chance."""
+        best = self.scores[0] if self.scores else None
+        return best if best and best.z >= CLEAR_Z else None
+
+    def score(self, reading: Reading) -> Score | None:
+        """Return the score of a reading, or of one that the weights cannot tell from it."""
+        same = (s for s in self.scores if s.reading.structure == reading.structure)
+        return next(same, None)
+
+    def contradicts(self, reading: Reading) -> bool:
+        """Return whether the weights clearly go with another reading."""
+        best, declared = self.best, self.score(reading)
+        if best is None:
+            return False
+        if declared is None:
+            # A pooled map has no neighbours. Branches put together can make its strengths look so.
+            return not reading.is_spatial and best.weights_z >= CLEAR_Z
+        return declared.z <= LESS_CLEAR * best.z
+
+
+class Sample:
+    """Some rows of a Dense weight, made comparable: every row and column counts the same.
+
+    columns: (rows, features_in), each column of mean 0 and norm 1, so that the product of two,
+    summed, is their correlation; columns of zeros where nothing can be said.
+    strengths: (features_in,), the ranks of the columns' norms, of mean 0 and deviation 1.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        values = weight.to(torch.float64)
+        values = values[values.isfinite().all(1)]
+        values = values / values.abs().amax(1, keepdim=True).clamp(min=_TINY)
+        values = values - values.mean(1, keepdim=True)
+        values = values / values.norm(dim=1, keepdim=True).clamp(min=_TINY)
+        values = values - values.mean(0)
+        norms = values.norm(dim=0)
+        self.rows = values.shape[0]
+        self.alive = norms > NEGLIGIBLE * (norms.median() if norms.numel() else 0)
+        self.columns = (values / norms.clamp(min=_TINY) * self.alive).to(torch.float32)
+        ranks = _ranks(norms)
+        self.strengths = (ranks - ranks.mean()) / ranks.std(correction=0).clamp(min=_TINY)
+
+    def shuffled(self) -> tuple[float, float]:
+        """Return the mean and the deviation of the correlation of two columns by chance."""
+        seed = torch.Generator().manual_seed(0)
+        features = self.columns.shape[1]
+        found = []
+        for _ in range(1 + SHUFFLED_PAIRS // features):
+            order = torch.randperm(features, generator=seed)[: SHUFFLED_PAIRS + 1]
+            alive = self.alive[order]
+            found.append(_products(self.columns[:, order], 0)[alive[1:] & alive[:-1]])
+        every = torch.cat(found)
+        return (float(every.mean()), float(every.std())) if every.numel() > 1 else (0.0, 0.0)
+
+    def score(self, reading: Reading, chance: tuple[float, float]) -> Score:
+        """Return how alike neighbours are under a reading."""
+        columns = self.columns.view(self.rows, *reading.sizes)
+        alive, strengths = self.alive.view(reading.sizes), self.strengths.view(1, *reading.sizes)
+        weights, norms = [], []
+        for axis in (at for at, name in enumerate(reading.flatten) if name != "C"):
+            last = reading.sizes[axis] - 1
+            both = alive.narrow(axis, 0, last) & alive.narrow(axis, 1, last)
+            weights.append(_products(columns, axis)[both])
+            norms.append(_products(strengths, axis).flatten())
+        together, together_z = _mean_and_z(torch.cat(weights), *chance)
+        as_strong, as_strong_z = _mean_and_z(torch.cat(norms), 0.0, 1.0)
+        return Score(reading, together, as_strong, together_z, as_strong_z)
+
+    def pattern(self, reading: Reading) -> tuple[tuple[int, ...], list[float]]:
+        """Return how each place of a map goes with the middle one, over all kernels.
+
+        It is the mean kernel, each signed and weighted by its middle: smooth around it where the
+        reading is right. Sizes of the map, or of what is around its middle, and the values.
+        """
+        fmap = reading.feature_map
+        columns = self.columns.view(self.rows, *reading.sizes)
+        columns = columns.permute(0, *(1 + reading.flatten.index(axis) for axis in fmap.axes))
+        middle = columns[(..., *(slice(size // 2, size // 2 + 1) for size in fmap.kernel))]
+        for axis, size in enumerate(fmap.kernel, start=2):
+            kept = min(size, PATTERN_SIZE if len(fmap.kernel) < 3 else PATTERN_SIZE // 2)
+            columns = columns.narrow(axis, (size - kept) // 2, kept)
+        values = (columns * middle).sum(0).mean(0)
+        return tuple(values.shape), [round(float(value), 4) for value in values.flatten()]
+
+
+_TINY = 1e-300
+
+
+def _products(values: Tensor, axis: int) -> Tensor:
+    """Return the product of each two columns that follow each other along an axis of the map."""
+    last = values.shape[axis + 1] - 1
+    return (values.narrow(axis + 1, 0, last) * values.narrow(axis + 1, 1, last)).sum(0)
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """Return the ranks of values, equal ones sharing their middle."""
+    ordered = values.sort().values.contiguous()
+    first, after = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
+    return (first + after).to(torch.float32) / 2
+
+
+def _mean_and_z(values: Tensor, mean: float, deviation: float) -> tuple[float, float]:
+    """Return the mean of values, and by how many of its deviations it is beyond chance."""
+    if not values.numel() or not deviation:
+        return 0.0, 0.0
+    found = float(values.mean())
+    return found, (found - mean) / deviation * sqrt(values.numel())
+
+
+def weigh(samples: Sequence[Sample], readings: Sequence[Reading]) -> Evidence:
+    """Rank the readings of one map by how well they go with all layers that read it."""
+    chances = [sample.shuffled() for sample in samples]
+    scores = [
+        _together([s.score(reading, c) for s, c in zip(samples, chances, strict=True)])
+        for reading in readings
+        if reading.is_spatial
+    ]
+    rows = sum(sample.rows for sample in samples)
+    return Evidence(rows, tuple(sorted(scores, key=lambda score: -score.z)))
+
+
+def _together(scores: Sequence[Score]) -> Score:
+    """Put the scores of one reading by several layers together, by Stouffer's method."""
+    count = len(scores)
+    return Score(
+        scores[0].reading,
+        sum(score.weights for score in scores) / count,
+        sum(score.strengths for score in scores) / count,
+        sum(score.weights_z for score in scores) / sqrt(count),
+        sum(score.strengths_z for score in scores) / sqrt(count),
+    )
+
+
+def why_not(weight: TensorInfo) -> str:
+    """Return why nothing can be said of a weight; empty where it can."""
+    rows, features = weight.shape
+    if weight.dtype.torch is None or weight.dtype.name in {"BOOL", "C64"}:
+        return f"{weight.dtype.name} weights are not looked at"
+    if rows < FEWEST_ROWS:
+        return f"{rows} output features are too few"
+    return "" if features <= MAX_FEATURES else f"{features} input features are too many"
+
+
+def read_sample(checkpoint: Checkpoint, weight: TensorInfo) -> Sample:
+    """Read evenly spaced rows of a Dense weight (features_out, features_in)."""
+    features_out, features_in = weight.shape
+    rows = min(features_out, max(MIN_ROWS, min(SAMPLE_ELEMENTS // max(features_in, 1), MAX_ROWS)))
+    across, along = strides_of(weight)
+    step = features_out // rows
+    part = replace(weight, shape=(rows, features_in), strides=(step * across, along))
+    values = read_values(checkpoint.files[weight.file], part)
+    dtype = getattr(torch, weight.dtype.torch or "")
+    return Sample(torch.frombuffer(values, dtype=dtype).view(rows, features_in))

@@ -1,0 +1,134 @@
+"""The spec of a checkpoint, as far as its shapes and weights tell it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fcn_convert.errors import SpecError
+from fcn_convert.formats import Checkpoint
+from fcn_convert.infer.chains import Chain, find_chains
+from fcn_convert.infer.decision import Decision, decide
+from fcn_convert.infer.heads import find_heads
+from fcn_convert.infer.network import Network
+from fcn_convert.infer.readings import Reading, readings
+from fcn_convert.layers import resolve
+from fcn_convert.spec import Dense, Head, Spec
+from fcn_convert.tensors import StateDict
+
+if TYPE_CHECKING:
+    from fcn_convert.infer.evidence import Evidence, Sample
+
+MAX_BRANCHES = 8
+"""Layers on one map that are looked at."""
+
+
+@dataclass(frozen=True)
+class HeadProposal:
+    """A head, what its weights say, and what was decided.
+
+    evidence: None where the weights were not looked at. sample: of the first layer, for pictures.
+    """
+
+    chain: Chain
+    decision: Decision
+    evidence: Evidence | None
+    sample: Sample | None
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a checkpoint's Dense layers are, and the spec that converts them.
+
+    spec: None where anything is open. unclear: Dense layers that may belong to a head, with what
+    is not known of them. other: those that do not, with the reason. problems: why the spec that
+    shapes and weights give would not convert.
+    """
+
+    heads: tuple[HeadProposal, ...]
+    unclear: Mapping[str, str]
+    other: Mapping[str, str]
+    spec: Spec | None
+    problems: tuple[str, ...]
+
+
+def propose(checkpoint: Checkpoint, state_dict: StateDict, path: str | None = None) -> Proposal:
+    """Find the heads of a network and the map that each reads.
+
+    path: what the spec should say of where the state dict is; None where it is found anyway.
+    """
+    network = Network(state_dict)
+    dense = find_heads(network)
+    chains, unclear = find_chains(network, dense)
+    heads = tuple(_weighed(checkpoint, network, chain) for chain in chains)
+    if not heads or unclear or any(head.decision.reading is None for head in heads):
+        return Proposal(heads, unclear, dense.other, None, ())
+    chosen = [(head.chain, head.decision.reading) for head in heads if head.decision.reading]
+    spec, problems = smallest_spec(chosen, state_dict, path)
+    return Proposal(heads, unclear, dense.other, spec, problems)
+
+
+def _weighed(checkpoint: Checkpoint, network: Network, chain: Chain) -> HeadProposal:
+    """Look at the weights of the layers that read a map, and decide what it is."""
+    found = readings(chain.maps.candidates)
+    if not any(reading.is_spatial for reading in found):
+        return HeadProposal(chain, decide(chain.maps, None, ""), None, None)
+    from fcn_convert.infer import evidence  # noqa: PLC0415 - imports torch
+
+    weights = [network.dense[name] for name in chain.first]
+    reasons = [evidence.why_not(weight) for weight in weights]
+    usable = [weight for weight, reason in zip(weights, reasons, strict=True) if not reason]
+    if not usable:
+        return HeadProposal(chain, decide(chain.maps, None, reasons[0]), None, None)
+    samples = [evidence.read_sample(checkpoint, weight) for weight in usable[:MAX_BRANCHES]]
+    weighed = evidence.weigh(samples, found)
+    return HeadProposal(chain, decide(chain.maps, weighed, ""), weighed, samples[0])
+
+
+def smallest_spec(
+    chosen: Sequence[tuple[Chain, Reading]], state_dict: StateDict, path: str | None
+) -> tuple[Spec | None, tuple[str, ...]]:
+    """Return the shortest spec that gives every layer the kernel it should have.
+
+    None where there is none, and the problems of the longest one.
+    """
+    wanted = {
+        name: reading.feature_map.kernel if name in chain.first else None
+        for chain, reading in chosen
+        for name in chain.layers
+    }
+    problems: tuple[str, ...] = ()
+    for listing in (_nothing, _names, _names_and_reads):
+        heads = tuple(
+            Head(reading.feature_map, reading.flatten, listing(chain)) for chain, reading in chosen
+        )
+        spec = Spec(heads, path)
+        try:
+            layers = resolve(spec, state_dict).layers
+        except SpecError as error:
+            problems = error.problems
+            continue
+        found = {layer.name: layer.kernel if layer.reads == "map" else None for layer in layers}
+        if _without_ones(found) == _without_ones(wanted):
+            return spec, ()
+    return None, problems
+
+
+def _without_ones(kernels: Mapping[str, tuple[int, ...] | None]) -> dict[str, object]:
+    """Take a kernel of ones for none: whether a layer reads a pooled map or another is the same."""
+    return {
+        name: kernel if kernel and max(kernel) > 1 else None for name, kernel in kernels.items()
+    }
+
+
+def _nothing(_: Chain) -> None:
+    return None
+
+
+def _names(chain: Chain) -> tuple[Dense, ...]:
+    return tuple(Dense(name) for name in chain.layers)
+
+
+def _names_and_reads(chain: Chain) -> tuple[Dense, ...]:
+    return tuple(Dense(name, "map" if name in chain.first else "dense") for name in chain.layers)
