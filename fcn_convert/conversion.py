@@ -13,7 +13,7 @@ from typing import Any
 from fcn_convert.atomic import atomically, check_target
 from fcn_convert.digests import Digests
 from fcn_convert.errors import OutputError, SpecError
-from fcn_convert.formats import Checkpoint, open_checkpoint
+from fcn_convert.formats import open_checkpoint
 from fcn_convert.formats.source import Advance
 from fcn_convert.layers import Resolved, resolve
 from fcn_convert.plan import Plan, make_plan
@@ -58,7 +58,9 @@ def convert(
     """
     source = Path(checkpoint)
     target = _beside(source, OUTPUT_SUFFIX) if output is None else Path(output)
-    with open_checkpoint(source) as original:
+    with open_checkpoint(source) as original, Digests() as digests:
+        if level != "shapes" and not dry_run:
+            digests.start(original)
         parsed, inputs = _read_spec(spec, source)
         paths = _report_paths(reports, target, inputs)
         state_dict = original.state_dict(parsed.state_dict)
@@ -69,8 +71,8 @@ def convert(
         check_target(target, replace=force, inputs=inputs)
         advance = _counter(progress, plan, resolved, level)
         try:
-            with Digests() as digests, atomically(target, replace=force) as draft:
-                _start_early(level, original, digests)
+            with atomically(target, replace=force) as draft:
+                _start_importing_torch(level)
                 write(plan, original, draft.descriptor, advance)
                 draft.start_sync()
                 with open_checkpoint(draft.path) as converted:
@@ -110,7 +112,7 @@ def verify_conversion(
         resolved = resolve(parsed, state_dict)
         advance = _counter(progress, make_plan(resolved, state_dict), resolved, level)
         with Digests() as digests:
-            _start_early(level, before, digests)
+            _start_importing_torch(level)
             proof = verify(parsed, before, after, level, digests, advance)
         before.check_unchanged()
         after.check_unchanged()
@@ -129,10 +131,8 @@ def _beside(path: Path, suffix: str) -> Path:
     return path.with_suffix(suffix)
 
 
-def _start_early(level: Level, original: Checkpoint, digests: Digests) -> None:
-    """Start what takes a while and lets bytes be copied meanwhile."""
-    if level != "shapes":
-        digests.start(original)
+def _start_importing_torch(level: Level) -> None:
+    """Import torch, which takes a second, while bytes are copied and hashed."""
     if level == "activations":
         Thread(target=import_module, args=["fcn_convert.torch_quietly"], daemon=True).start()
 
