@@ -100,8 +100,9 @@ def _module(model: nn.Module, copy: nn.Module, lifter: Lifter) -> fx.GraphModule
         parameters[name].data = values
     made = fx.GraphModule(copy, lifter.graph, class_name=type(model).__name__)
     # A GraphModule takes what its graph calls; the state dict has everything else, too.
-    for name, child in copy.named_children():
-        setattr(made, name, child)
+    for name, child in copy.named_modules(remove_duplicate=False):
+        if name and "." not in name:
+            setattr(made, name, child)
     persistent = copy.state_dict().keys()
     for name, parameter in copy.named_parameters(recurse=False):
         made.register_parameter(name, parameter)

@@ -35,8 +35,9 @@ def agree(expected: Tensor, found: Tensor) -> bool:
     if not expected.is_floating_point():
         return bool((expected == found).all())
     tolerance = RELATIVE.get(expected.dtype, 5e-2)
-    size = float(expected.abs().max()) if expected.numel() else 0.0
-    return bool(torch.allclose(expected, found, rtol=tolerance, atol=tolerance * max(size, 1e-30)))
+    finite = expected[expected.isfinite()].abs()
+    size = max(float(finite.max()), 1e-30) if finite.numel() else 1.0
+    return torch.allclose(expected, found, tolerance, tolerance * size, equal_nan=True)
 
 
 def rearrangement(
