@@ -59,6 +59,11 @@ def assert_slides(net: nn.Module) -> nn.Module:
     return network
 
 
+def _unpacked(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    return x.view(n, c * h * w)
+
+
 FLATTENS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "flatten": (lambda x: x.flatten(1), "CHW"),
     "torch.flatten": (lambda x: torch.flatten(x, start_dim=1), "CHW"),
@@ -81,11 +86,6 @@ FLATTENS: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "relu-after": (lambda x: torch.relu(x.flatten(1)), "CHW"),
     "scaled-after": (lambda x: x.flatten(1) * 0.5 + 1, "CHW"),
 }
-
-
-def _unpacked(x: Tensor) -> Tensor:
-    n, c, h, w = x.shape
-    return x.view(n, c * h * w)
 
 
 @pytest.mark.parametrize(("flatten", "order"), FLATTENS.values(), ids=FLATTENS)
@@ -328,8 +328,8 @@ ERRORS: dict[str, tuple[Net | nn.Module, str]] = {
     "norm-on-the-map": (
         Net(lambda self, x: self.a(self.n(flat(x))), n=nn.BatchNorm1d(24), a=dense(24)),
         (
-            r"n \(test_model_forms\.py:\d+: .*\) normalises each element of the flattened feature map "
-            r"4×2×3 .*fold it"
+            r"n \(test_model_forms\.py:\d+: .*\) normalises each element of the flattened feature "
+            r"map 4×2×3 .*fold it"
         ),
     ),
     "layer-norm-on-the-map": (
@@ -339,8 +339,8 @@ ERRORS: dict[str, tuple[Net | nn.Module, str]] = {
     "adaptive": (
         Net(lambda self, x: self.a(flat(F.adaptive_avg_pool2d(x, (2, 2)))), a=dense(16)),
         (
-            r"adaptive_avg_pool2d \(.*\) makes 4×2×2 of the feature map 4×2×3, which a reads.*at an "
-            r"input that gives it a map of 2×2"
+            r"adaptive_avg_pool2d \(.*\) makes 4×2×2 of the feature map 4×2×3, which a reads.*at "
+            r"an input that gives it a map of 2×2"
         ),
     ),
     "part-of-the-map": (

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcn_convert.cli.options import StateDictPath
+from fcn_convert.cli.options import InputSizes, ModelFactory, StateDictPath, both_or_none
 from fcn_convert.cli.streams import say, stdout
 
 UNDECIDED = 2
@@ -20,19 +20,38 @@ def init(
     ] = None,
     state_dict: StateDictPath = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing spec.")] = False,
+    model: ModelFactory = None,
+    sizes: InputSizes = None,
 ) -> None:
-    """Write the spec that converts a checkpoint; exit 2 where the file alone does not tell it."""
+    """Write the spec that converts a checkpoint; exit 2 where the file alone does not tell it.
+
+    With --model and --input, nothing is inferred: map, order and layers are those of the forward
+    pass.
+    """
     from fcn_convert.atomic import check_target, write_text
-    from fcn_convert.infer.draft import draft_spec
 
     if output is not None:
         check_target(output, replace=force, inputs=[checkpoint])
-    draft = draft_spec(checkpoint, state_dict)
+    text, problems = _drafted(checkpoint, state_dict, both_or_none(model, sizes))
     if output is not None:
-        write_text(output, draft.text, replace=force)
+        write_text(output, text, replace=force)
     else:
         with stdout() as stream:
-            stream.write(draft.text)
-    say(*(f"error: {problem}" for problem in draft.problems))
-    if draft.problems:
+            stream.write(text)
+    say(*(f"error: {problem}" for problem in problems))
+    if problems:
         raise typer.Exit(UNDECIDED)
+
+
+def _drafted(
+    checkpoint: Path, state_dict: str | None, model: tuple[str, str] | None
+) -> tuple[str, tuple[str, ...]]:
+    """Return the spec's text, and what could not be decided."""
+    if model is not None:
+        from fcn_convert.model.drafted import spec_from_model
+
+        return spec_from_model(checkpoint, *model, state_dict), ()
+    from fcn_convert.infer.draft import draft_spec
+
+    draft = draft_spec(checkpoint, state_dict)
+    return draft.text, tuple(draft.problems)

@@ -28,3 +28,24 @@ StateDictPath = Annotated[
     str | None,
     typer.Option("--state-dict", help="Where in a wrapped checkpoint; default: the only one."),
 ]
+ModelFactory = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:FACTORY",
+        help="What makes the model, package.module:factory or file.py:factory; its code is run.",
+    ),
+]
+InputSizes = Annotated[
+    str | None,
+    typer.Option("--input", metavar="C,H,W", help="The size of the model's own input."),
+]
+
+
+def both_or_none(model: str | None, sizes: str | None) -> tuple[str, str] | None:
+    """Return --model and --input, of which neither says anything without the other."""
+    if model is None and sizes is None:
+        return None
+    if model is None or sizes is None:
+        raise typer.BadParameter("--model MODULE:FACTORY and --input C,H,W go together")
+    return model, sizes

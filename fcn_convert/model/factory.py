@@ -1,0 +1,74 @@
+"""The user's own model, made by the function that the user names: the one place that runs it."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fcn_convert.errors import ModelError, printable
+from fcn_convert.model.tracing import one_line, raised_at
+from fcn_convert.torch_quietly import Tensor, nn, torch
+
+FORM = "`package.module:factory` or `path/to/file.py:factory`"
+
+
+def make_model(name: str) -> nn.Module:
+    """Import a module and call the factory in it; the current folder is searched first.
+
+    name: `package.module:factory`, or `path/to/file.py:factory`; the factory, a function or a
+    class, is called without arguments. Raises ModelError where any of it fails.
+    """
+    place, separator, attribute = name.rpartition(":")
+    if not separator or not place or not attribute:
+        raise ModelError(f"--model {printable(name)}: expected {FORM}")
+    try:
+        factory: Any = _imported(place)
+        for part in attribute.split("."):
+            factory = getattr(factory, part)
+        model = factory() if isinstance(factory, Callable) else factory  # type: ignore[arg-type]
+    except ModelError:
+        raise
+    except Exception as error:
+        raise ModelError(
+            f"--model {printable(name)}: fails{raised_at(error)}: {one_line(error)}"
+        ) from error
+    if not isinstance(model, nn.Module):
+        raise ModelError(
+            f"--model {printable(name)}: gives a {type(model).__name__}, expected an nn.Module"
+        )
+    return model.eval()
+
+
+def _imported(place: str) -> Any:
+    sys.path.insert(0, os.getcwd())
+    if not place.endswith(".py"):
+        return importlib.import_module(place)
+    path = Path(place)
+    if not path.is_file():
+        raise ModelError(f"--model {printable(place)}: is no file")
+    sys.path.insert(0, str(path.resolve().parent))  # for what lies beside it
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[path.stem] = module  # as for a dataclass, which looks itself up
+    found.loader.exec_module(module)
+    return module
+
+
+def example_of(sizes: str) -> Tensor:
+    """Return a random input of one sample by its sizes, say `3,224,224`; raises ModelError."""
+    try:
+        shape = [int(size) for size in sizes.replace("x", ",").split(",")]
+    except ValueError:
+        shape = []
+    if len(shape) not in {2, 3, 4} or min(shape) < 1:
+        raise ModelError(
+            f"--input {printable(sizes)}: expected the sizes of one sample, C,L or C,H,W or C,D,H,W"
+        )
+    return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
