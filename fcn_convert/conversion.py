@@ -97,11 +97,14 @@ def verify_conversion(
     reports: Iterable[str | Path] = (),
     level: Level = "activations",
     strict: bool = False,
+    model: tuple[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Hold an existing conversion against its original and return the report.
 
-    Arguments are those of `convert`; no report is written unless one is named. Raises
+    Arguments are those of `convert`; no report is written unless one is named. model: the factory
+    of the model, `module:factory`, whose code is run, and the size of its input, `3,224,224`: both
+    networks are run, too. Raises
     CheckFailedError, with the report, where a check fails.
     """
     source, target = Path(original), Path(converted)
@@ -118,6 +121,11 @@ def verify_conversion(
         after.check_unchanged()
         entry = replace(_entry(target, after.nbytes, proof), format=after.index.format)
         report = make_report(parsed, resolved, before, entry, proof, strict=strict, writes=False)
+        if model is not None and proof.shapes_agree:
+            from fcn_convert.model.endtoend import Files, check_model  # noqa: PLC0415 - runs torch
+
+            files = Files(before, after, resolved, state_dict)
+            report = report.with_model(check_model(*model, files))
     _write_reports(report, paths, "the check is done")
     if report.verdict.problems:
         raise CheckFailedError(report)

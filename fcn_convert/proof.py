@@ -42,3 +42,9 @@ class Proof:
         """What does not hold, a sentence each."""
         every = (*self.whole, *(check for checks in self.checks.values() for check in checks))
         return tuple(check.problem for check in every if check.passed is False)
+
+    @property
+    def shapes_agree(self) -> bool:
+        """Whether the output has every tensor, and in its shape."""
+        every = (*self.whole, *(check for checks in self.checks.values() for check in checks))
+        return not any(check.name == "shapes" and check.passed is False for check in every)

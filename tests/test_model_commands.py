@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from fcn_convert.cli import app
+from fcn_convert.report.json_view import SCHEMA
 from fcn_convert.spec import load_spec, parse_spec
 
 FOLDER = Path(__file__).parent.parent / "sample_checkpoints"
@@ -86,3 +91,105 @@ def test_what_a_user_can_get_wrong_is_one_sentence(model: str, sizes: str, messa
     done = run("init", FOLDER / "lenet.pth", "--model", model, "--input", sizes)
     assert message in str(done.exception)
     assert type(done.exception).__name__ in {"ModelError", "SpecError"}
+
+
+def converted(name: str, folder: Path) -> tuple[Path, Path]:
+    source = Path(shutil.copy(FOLDER / name, folder))
+    shutil.copy((FOLDER / name).with_suffix(".yaml"), folder)
+    assert run("convert", source, "--verify", "bytes").exit_code == 0
+    return source, source.with_suffix(".fcn.safetensors")
+
+
+def verified(name: str, folder: Path, *more: str) -> tuple[Result, Any]:
+    factory, sizes = SAMPLES[name]
+    pair, report = converted(name, folder), folder / "verified.json"
+    done = run(
+        "verify",
+        *pair,
+        "--model",
+        f"{TRAIN}:{factory}",
+        "--input",
+        sizes,
+        "--report",
+        report,
+        *more,
+    )
+    data = json.loads(report.read_text())
+    jsonschema.Draft202012Validator(json.loads(SCHEMA.read_text("utf-8"))).validate(data)
+    return done, data["model"]
+
+
+@pytest.mark.parametrize("name", SAMPLES, ids=lambda name: Path(name).stem)
+def test_verify_runs_both_networks(name: str, tmp_path: Path) -> None:
+    done, model = verified(name, tmp_path)
+    assert done.exit_code == 0
+    assert model["passed"] is True
+    assert model["max_abs_diff"] <= model["bound"] < 1e-7
+    axes = len(SAMPLES[name][1].replace("x", ",").split(",")) - 1
+    assert model["stride"] == [1 if name == "sequence.safetensors" else 2] * axes
+    assert model["larger_output"][-axes:] == [3] * axes
+    assert model["crops"] == 3**axes
+    assert model["crops_max_abs_diff"] <= model["bound"]  # nothing is padded in the samples
+    assert model["culprits"] == []
+    assert model["macs_one_pass"] < model["macs_crops"]
+    assert "outputs differ by" in done.stdout
+
+
+def test_verify_fails_where_the_flatten_order_is_wrong(tmp_path: Path) -> None:
+    """Which the spec alone cannot tell: the file matches it."""
+    source = Path(shutil.copy(FOLDER / "lenet.pth", tmp_path))
+    source.with_suffix(".yaml").write_text("feature_map: [16, 3, 3]\nflatten: HWC\n")
+    assert run("convert", source).exit_code == 0
+    output = source.with_suffix(".fcn.safetensors")
+    done = run("verify", source, output, "--model", f"{TRAIN}:LeNet", "--input", "1,8,8")
+    assert done.exit_code == 1
+    assert "verdict: does not answer as the model does" in done.stdout
+    assert "the outputs of the two networks differ by up to" in done.stdout
+
+
+def test_renamed_modules_are_the_models_under_their_old_names(tmp_path: Path) -> None:
+    source = Path(shutil.copy(FOLDER / "lenet.pth", tmp_path))
+    source.with_suffix(".yaml").write_text(
+        "feature_map: [16, 3, 3]\nrename: {classifier.1: head.a}\n"
+    )
+    assert run("convert", source, "--verify", "bytes").exit_code == 0
+    output = source.with_suffix(".fcn.safetensors")
+    done = run("verify", source, output, "--model", f"{TRAIN}:LeNet", "--input", "1,8,8")
+    assert done.exit_code == 0
+
+
+def test_a_model_of_another_checkpoint_is_one_sentence(tmp_path: Path) -> None:
+    pair = converted("lenet.pth", tmp_path)
+    done = run("verify", *pair, "--model", f"{TRAIN}:TwoHeads", "--input", "1,8,8")
+    assert "does not take its tensors" in str(done.exception)
+    assert type(done.exception).__name__ == "ModelError"
+
+
+PADDED = """
+from torch import nn
+
+
+def make():
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True),
+        nn.Flatten(), nn.Linear(4 * 5 * 5, 3),
+    )
+"""
+
+
+def test_what_makes_cells_differ_from_crops_is_named(tmp_path: Path) -> None:
+    (tmp_path / "padded.py").write_text(PADDED)
+    factory = f"{tmp_path / 'padded.py'}:make"
+    torch.manual_seed(0)
+    namespace: dict[str, Any] = {}
+    exec(PADDED, namespace)
+    source = tmp_path / "padded.pth"
+    torch.save(namespace["make"]().state_dict(), source)
+    spec = source.with_suffix(".yaml")
+    options = ("--model", factory, "--input", "1,9,9")
+    assert run("init", source, "-o", spec, *options).exit_code == 0
+    assert run("convert", source, "--verify", "bytes").exit_code == 0
+    done = run("verify", source, source.with_suffix(".fcn.safetensors"), *options)
+    assert done.exit_code == 0
+    assert "0 pads its input" in done.stdout
+    assert "2 has ceil_mode" in done.stdout

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from fcn_convert.cli.options import AsJson, Level, Quiet, Reports, SpecFile, Strict, Verbose
+from fcn_convert.cli.options import (
+    AsJson,
+    InputSizes,
+    Level,
+    ModelFactory,
+    Quiet,
+    Reports,
+    SpecFile,
+    Strict,
+    Verbose,
+    both_or_none,
+)
 
 
 def verify(
@@ -20,11 +31,18 @@ def verify(
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    model: ModelFactory = None,
+    sizes: InputSizes = None,
 ) -> None:
-    """Hold a converted file against its original; exit 1 where they disagree."""
+    """Hold a converted file against its original; exit 1 where they disagree.
+
+    With --model and --input, also run the model with the original against its fully convolutional
+    form with the converted file.
+    """
     from fcn_convert.cli.result import View, show
     from fcn_convert.conversion import verify_conversion
 
+    both = both_or_none(model, sizes)
     show(
         lambda progress: verify_conversion(
             original,
@@ -33,6 +51,7 @@ def verify(
             reports=report or (),
             level=level,
             strict=strict,
+            model=both,
             progress=progress,
         ),
         View(as_json, quiet, verbose),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite, prod
 from typing import Any, Literal
@@ -13,11 +13,13 @@ from fcn_convert.errors import FcnConvertError
 from fcn_convert.formats import Checkpoint
 from fcn_convert.layers import DenseLayer, Resolved
 from fcn_convert.proof import Check, Level, Proof
+from fcn_convert.report.model_entry import ModelEntry
 from fcn_convert.spec import Spec
 from fcn_convert.tensors import LeftOut, StateDict, TensorInfo
 
 SCHEMA_VERSION = 1
 MATCHES, DIFFERS = "matches the spec", "does not match the spec"
+MODEL_DIFFERS = "does not answer as the model does"
 PLANNED = "planned, nothing written"
 WHOLE_FILE = "(the whole file)"
 
@@ -95,6 +97,23 @@ class Report:
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
     versions: dict[str, str]
+    model: ModelEntry | None = None
+
+    def with_model(self, model: ModelEntry) -> Report:
+        """Return the report with what running the model showed, which can fail it, too."""
+        if model.passed:
+            return replace(self, model=model)
+        problem = (
+            f"{model.factory}: the outputs of the two networks differ by up to "
+            f"{model.max_abs_diff:.3g}, allowed are {model.bound:.3g}"
+        )
+        verdict = replace(
+            self.verdict,
+            text=MODEL_DIFFERS,
+            passed=False,
+            problems=(*self.verdict.problems, problem),
+        )
+        return replace(self, model=model, verdict=verdict)
 
     @property
     def totals(self) -> dict[str, int]:

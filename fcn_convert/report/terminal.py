@@ -10,7 +10,16 @@ from rich.text import Text
 
 from fcn_convert.errors import printable
 from fcn_convert.report import LayerEntry, Report, TensorEntry
-from fcn_convert.report.words import differences, names, shape, size, totals, verdict, verdict_of
+from fcn_convert.report.words import (
+    differences,
+    model_lines,
+    names,
+    shape,
+    size,
+    totals,
+    verdict,
+    verdict_of,
+)
 
 LOG_WIDTH = 1 << 16
 """Columns where the output is no terminal, so that nothing is wrapped: rich would, at 80."""
@@ -29,6 +38,8 @@ def show(report: Report, console: Console, *, every_tensor: bool) -> None:
     for tie in report.ties:
         _line(console, f"tied in the source, each written in full: {', '.join(tie)}")
     _line(console, totals(report))
+    for line in model_lines(report.model) if report.model else ():
+        _line(console, line)
     style = {True: "bold green", False: "bold red", None: "bold"}[report.verdict.passed]
     _line(console, f"verdict: {verdict(report)}", style)
     for problem in report.verdict.problems:

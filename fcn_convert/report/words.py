@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from fcn_convert.errors import printable, quoted
 from fcn_convert.proof import Check
 from fcn_convert.report import LayerEntry, Report, TensorEntry
+from fcn_convert.report.model_entry import ModelEntry
 
 
 def names(old: str, new: str | None) -> str:
@@ -96,3 +97,29 @@ def only_of_the_whole(report: Report) -> list[str]:
     every: tuple[LayerEntry | TensorEntry, ...] = (*report.layers, *report.tensors)
     said = {check.problem for entry in every for check in entry.checks}
     return [problem for problem in report.verdict.problems if problem not in said]
+
+
+def model_lines(model: ModelEntry) -> Iterator[str]:
+    """Say what running both networks showed, a line each."""
+    stored = model.stored_dtype_max_abs_diff
+    shown = "not computed" if stored is None else number(stored)
+    yield (
+        f"model {model.factory}, {model.parameters} parameters: {model.outputs} outputs differ by "
+        f"{number(model.max_abs_diff)} at most, allowed are {number(model.bound)} (in the stored "
+        f"dtype: {shown})"
+    )
+    stride = "×".join(map(str, model.stride)) if model.stride else "irregular"
+    yield (
+        f"input {shape(model.larger_input)}: output {shape(model.larger_output)}, stride {stride}; "
+        "what always holds, as checked layer by layer: a cell is the Dense head's answer to its "
+        "window of the feature map"
+    )
+    if model.crops:
+        apart = model.crops_max_abs_diff
+        yield (
+            f"against the model on {model.crops} crops: differ by "
+            f"{'an unknown amount' if apart is None else number(apart)}; one pass "
+            f"{model.macs_one_pass:.3g} MACs and {model.seconds_one_pass:.3g} s, crops "
+            f"{model.macs_crops:.3g} MACs and {model.seconds_crops:.3g} s"
+        )
+    yield from (f"  {culprit}" for culprit in model.culprits)

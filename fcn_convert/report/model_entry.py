@@ -1,0 +1,39 @@
+"""What running the whole network showed, in both forms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """The original model against its fully convolutional form, each with its own checkpoint.
+
+    factory, input: as the command was given them. outputs: numbers compared at the native size, in
+    float64. max_abs_diff, bound: of them, and what passes. stored_dtype_max_abs_diff: likewise in
+    the dtype of the checkpoint; None where torch cannot compute in it. larger_input, larger_output:
+    shapes without the batch. stride: pixels from cell to cell; None where it is not regular. crops:
+    how many crops of the larger input the model was run on; crops_max_abs_diff: of its answers
+    from the cells; culprits: where they differ, what makes them. seconds: of one pass over the
+    larger input, and of the model on every crop. macs: multiplications of both, in convolutions
+    and Dense layers.
+    """
+
+    factory: str
+    input: str
+    passed: bool
+    outputs: int
+    max_abs_diff: float
+    bound: float
+    stored_dtype_max_abs_diff: float | None
+    larger_input: tuple[int, ...]
+    larger_output: tuple[int, ...]
+    stride: tuple[int, ...] | None
+    crops: int
+    crops_max_abs_diff: float | None
+    culprits: tuple[str, ...]
+    parameters: int
+    macs_one_pass: int
+    macs_crops: int
+    seconds_one_pass: float
+    seconds_crops: float
