@@ -133,6 +133,12 @@ def test_verify_runs_both_networks(name: str, tmp_path: Path) -> None:
     assert model["culprits"] == []
     assert model["macs_one_pass"] < model["macs_crops"]
     assert "outputs differ by" in done.stdout
+    markdown = tmp_path / "verified.md"
+    factory, sizes = SAMPLES[name]
+    pair = (tmp_path / name, (tmp_path / name).with_suffix(".fcn.safetensors"))
+    options = ("--model", f"{TRAIN}:{factory}", "--input", sizes, "--report", markdown)
+    assert run("verify", *pair, *options, "--verify", "bytes").exit_code == 0
+    assert "outputs differ by" in markdown.read_text("utf-8")
 
 
 def test_verify_fails_where_the_flatten_order_is_wrong(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from fcn_convert.report.words import (
     axes,
     differences,
     heads,
+    model_lines,
     names,
     shape,
     size,
@@ -86,6 +87,9 @@ def _lines(report: Report) -> Iterator[str]:
             yield f"- ⚠️ {prose(warning)}"
     yield ""
     yield from _heads(report)
+    for line in model_lines(report.model) if report.model else ():
+        yield f"- {prose(line.strip())}"
+    yield ""
     yield prose(totals(report))
     yield ""
     yield from folded("what became of every other tensor", _tensors(report))
