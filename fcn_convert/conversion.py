@@ -13,7 +13,7 @@ from typing import Any
 from fcn_convert.atomic import atomically, check_target
 from fcn_convert.digests import Digests
 from fcn_convert.errors import OutputError, SpecError
-from fcn_convert.formats import open_checkpoint
+from fcn_convert.formats import Checkpoint, open_checkpoint
 from fcn_convert.formats.source import Advance
 from fcn_convert.layers import Resolved, resolve
 from fcn_convert.plan import Plan, make_plan
@@ -78,6 +78,7 @@ def convert(
                 with open_checkpoint(draft.path) as converted:
                     proof = verify(parsed, original, converted, level, digests, advance)
                     output_entry = _entry(target, converted.nbytes, proof)
+                resolved = _with_evidence(resolved, original, level)
                 original.check_unchanged()
                 report = make_report(parsed, resolved, original, output_entry, proof, strict=strict)
                 if report.verdict.problems:
@@ -117,6 +118,7 @@ def verify_conversion(
         with Digests() as digests:
             _start_importing_torch(level)
             proof = verify(parsed, before, after, level, digests, advance)
+        resolved = _with_evidence(resolved, before, level)
         before.check_unchanged()
         after.check_unchanged()
         entry = replace(_entry(target, after.nbytes, proof), format=after.index.format)
@@ -143,6 +145,15 @@ def _start_importing_torch(level: Level) -> None:
     """Import torch, which takes a second, while bytes are copied and hashed."""
     if level == "activations":
         Thread(target=import_module, args=["fcn_convert.torch_quietly"], daemon=True).start()
+
+
+def _with_evidence(resolved: Resolved, original: Checkpoint, level: Level) -> Resolved:
+    """Add a warning where the weights speak against the spec; only where torch is needed anyway."""
+    if level != "activations":
+        return resolved
+    from fcn_convert.infer.doubts import contradictions  # noqa: PLC0415 - imports torch
+
+    return replace(resolved, warnings=(*resolved.warnings, *contradictions(original, resolved)))
 
 
 def _read_spec(

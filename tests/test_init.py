@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
-from fcn_convert import convert
+from fcn_convert import CheckFailedError, convert
 from fcn_convert.cli import app
 from fcn_convert.errors import SpecError
 from fcn_convert.spec import load_spec, parse_spec
@@ -154,3 +154,35 @@ def test_one_of_several_state_dicts_is_chosen(tmp_path: Path) -> None:
     text = invoke("init", tmp_path / "a.pth", "--state-dict", "ema").stdout
     spec = parse_spec(text)
     assert (spec.state_dict, str(spec.heads[0].feature_map)) == ("ema", "8×3×3")
+
+
+# What convert says of it.
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "orders"),
+    [
+        pytest.param("lenet.pth", "flatten: HWC", "CHW or CWH", id="lenet"),
+        pytest.param("vgg.ckpt", "flatten: HWC", "CHW or CWH", id="vgg"),
+        pytest.param("sequence.safetensors", "flatten: LC", "CL", id="sequence"),
+    ],
+)
+def test_convert_warns_where_weights_speak_against_the_order(
+    file: str, change: str, orders: str, tmp_path: Path
+) -> None:
+    source = Path(shutil.copy(FOLDER / file, tmp_path))
+    own = (FOLDER / file).with_suffix(".yaml").read_text("utf-8")
+    spec, output = tmp_path / "spec.yaml", tmp_path / "out.safetensors"
+    spec.write_text(own, encoding="utf-8")
+    assert convert(source, spec, output).warnings == ()
+    spec.write_text(f"{own}{change}\n", encoding="utf-8")
+    report = convert(source, spec, output, force=True)
+    [warning] = report.warnings
+    assert f"speak against {change.replace(':', '')} (z = " in warning
+    assert f"for {orders} (z = " in warning
+    assert report.verdict.passed
+    before = output.read_bytes()
+    with pytest.raises(CheckFailedError, match="speak against"):
+        convert(source, spec, output, force=True, strict=True)
+    assert output.read_bytes() == before
+    assert convert(source, spec, output, force=True, level="bytes").warnings == ()
