@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fcn_convert import __version__
-from fcn_convert.cli import code, convert, init, schema, verify
+from fcn_convert.cli import code, convert, init, inspect, schema, verify
 from fcn_convert.cli.streams import stdout
 
 app = typer.Typer(
@@ -42,6 +42,7 @@ def _main(
 # In the order in which --help lists them.
 app.command()(convert.convert)
 app.command()(verify.verify)
+app.command()(inspect.inspect)
 app.command()(init.init)
 app.command()(code.code)
 app.command()(schema.schema)

@@ -1,0 +1,30 @@
+"""`fcn-convert inspect`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fcn_convert.cli.options import AsJson, StateDictPath, Verbose
+from fcn_convert.cli.streams import stdout
+
+
+def inspect(
+    checkpoint: Annotated[Path, typer.Argument(help="The trained checkpoint, in any container.")],
+    state_dict: StateDictPath = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Show what a checkpoint holds, its Dense heads, and the maps and orders they may read."""
+    import json
+    from dataclasses import asdict
+
+    from fcn_convert.cli.inspect_view import text_of
+    from fcn_convert.infer.inspection import inspect_checkpoint
+
+    found = inspect_checkpoint(checkpoint, state_dict)
+    text = json.dumps(asdict(found), indent=2) + "\n" if as_json else text_of(found, verbose)
+    with stdout() as stream:
+        stream.write(text)

@@ -1,0 +1,117 @@
+"""The tables and pictures of `fcn-convert inspect`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fcn_convert.errors import printable, quoted
+from fcn_convert.infer.inspection import Inspection
+from fcn_convert.report.terminal import LOG_WIDTH
+from fcn_convert.report.words import shape, size
+
+SHADES = " ░▒▓█"
+"""From none to all; characters and no colours, so that they show wherever text does."""
+
+
+def text_of(found: Inspection, every_tensor: bool) -> str:
+    """Return everything as text for a terminal, or for a log."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    with console.capture() as capture:
+        for part in _parts(found, every_tensor):
+            # Text is never parsed as markup, and a long line is the terminal's to wrap.
+            shown = Text(printable(part)) if isinstance(part, str) else part
+            console.print(shown, soft_wrap=isinstance(part, str))
+    return capture.get()
+
+
+def _parts(found: Inspection, every_tensor: bool) -> Iterator[str | Table]:
+    file = found.file
+    yield f"{file['path']} ({file['format']}, {size(file['bytes'])})"
+    yield from (f"note: {note}" for note in file["notes"])
+    yield from (_state_dict(entry) for entry in found.state_dicts)
+    for entry in found.state_dicts:
+        yield from (f"tied: {', '.join(tie)}" for tie in entry["ties"])
+        yield from (f"unreadable: {e['name']}, {e['reason']}" for e in entry["unreadable"])
+    yield from (f"beside it: {entry['name']}, {entry['reason']}" for entry in found.left_out)
+    if found.problem:
+        yield f"no network is chosen: {found.problem}"
+        return
+    if every_tensor:
+        rows = ((t["name"], shape(t["shape"]), t["dtype"], size(t["bytes"])) for t in found.tensors)
+        yield _table(("tensor", "shape", "dtype", "size"), rows)
+    else:
+        modules = (
+            (m["name"] or "(at the top)", str(m["tensors"]), str(m["elements"]), size(m["bytes"]))
+            for m in found.modules
+        )
+        yield _table(("module", "tensors", "elements", "size"), modules)
+    for head in found.heads:
+        yield from _head(head)
+    yield from _not_heads(found)
+
+
+def _state_dict(entry: Mapping[str, Any]) -> str:
+    dtypes = ", ".join(f"{count} {dtype}" for dtype, count in entry["dtypes"].items())
+    prefix = f", all under {entry['prefix']}" if entry["prefix"] else ""
+    name = entry["path"] or "(the whole file)"
+    elements = f"{entry['elements']} elements, {size(entry['bytes'])}"
+    return f"state dict {name}: {entry['tensors']} tensors ({dtypes}), {elements}{prefix}"
+
+
+def _head(head: Mapping[str, Any]) -> Iterator[str | Table]:
+    yield ""
+    reading = head["reading"]
+    known = _reading(reading) if reading else "what it reads cannot be told from the file alone"
+    yield f"head {', '.join(head['layers'])}: {known}"
+    yield f"  the map is read by {quoted(head['reads_the_map'])}"
+    yield from (f"  {remark}" for remark in head["remarks"])
+    if head["alternatives"]:
+        yield f"  it may read {'; '.join(map(_reading, head['alternatives']))}"
+    if head["evidence"]:
+        rows = (
+            (_reading(s), f"{s['z']:.1f}", f"{s['weights']:.3f}", f"{s['strengths']:.3f}")
+            for s in head["evidence"]
+        )
+        yield _table(("map and order", "z", "weights alike", "strengths alike"), rows)
+    for pattern in head["patterns"]:
+        yield f"  the mean kernel under {_reading(pattern)}, each signed by its middle:"
+        yield from (f"    {row}" for row in picture(pattern["sizes"], pattern["values"]))
+
+
+def _reading(reading: Mapping[str, Any]) -> str:
+    return f"{'×'.join(map(str, reading['feature_map']))} {reading['flatten']}"
+
+
+def picture(sizes: Sequence[int], values: Sequence[float]) -> list[str]:
+    """Return a pattern as rows of shades, row by row of the map; 3-D ones slice after slice."""
+    width = sizes[-1] if sizes else 1
+    shades = [SHADES[round(max(0.0, min(1.0, v)) * (len(SHADES) - 1))] * 2 for v in values]
+    return [f"|{''.join(shades[at : at + width])}|" for at in range(0, len(shades), width)]
+
+
+def _not_heads(found: Inspection) -> Iterator[str]:
+    if not found.heads:
+        yield "no Dense layer is known to read a feature map"
+    for name, reason in found.unclear.items():
+        yield f"not known: {name}, {reason}"
+    reasons = Counter(found.other_dense.values())
+    for reason, count in reasons.items():
+        names = [name for name, said in found.other_dense.items() if said == reason]
+        yield f"no head: {quoted(names, 3)} ({count}): {reason}"
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    table = Table(header_style="bold")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    return table
