@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fcn_convert import convert, fully_convolutional, spec_of
+from fcn_convert.model.field import receptive_field
 
 FOLDER = Path(__file__).parent
 
@@ -210,3 +211,35 @@ def test_every_dtype_is_kept(dtype: torch.dtype) -> None:
     assert {tensor.dtype for tensor in network.state_dict().values()} == {dtype}
     weight = net.fc1.weight.view(120, 16, 5, 5)
     assert torch.equal(network.state_dict()["fc1.weight"], weight)
+
+
+@pytest.mark.parametrize("name", [name for name, case in nets.CASES.items() if not case.pads])
+def test_where_nothing_is_padded_the_receptive_field_is_the_models_input(name: str) -> None:
+    case = nets.CASES[name]
+    network = fully_convolutional(nets.random_net(case), torch.randn(1, *case.input))
+    unread = {"1-D": 1}.get(name, 0)  # its stride leaves the last step out
+    window = tuple(size - unread for size in case.input[1:])
+    assert receptive_field(network, len(window)) == window
+
+
+@pytest.mark.parametrize("name", ["VGG", "AlexNet", "ResNet", "GoogLeNet", "ConvNeXt"])
+def test_the_receptive_field_is_what_a_nan_spreads_from(name: str) -> None:
+    case = nets.CASES[name]
+    network = fully_convolutional(nets.random_net(case), torch.randn(1, *case.input))
+    field = receptive_field(network, 2)
+    assert field is not None
+    inputs = torch.randn(1, 3, case.input[1] + 240, case.input[2], dtype=torch.float32)
+    with torch.inference_mode():
+        cell = tensors_of(network(inputs))[0].shape[2] // 2
+        seen = []
+        for row in range(inputs.shape[2]):
+            spoiled = inputs.clone()
+            spoiled[:, :, row] = torch.nan
+            seen.append(bool(tensors_of(network(spoiled))[0][0, :, cell].isnan().any()))
+    assert sum(seen) == field[0]
+
+
+def test_behind_a_global_pool_a_cell_sees_the_whole_input() -> None:
+    case = nets.CASES["ResNet"]
+    network = fully_convolutional(nets.random_net(case), torch.randn(1, *case.input), "global")
+    assert receptive_field(network, 2) is None

@@ -12,12 +12,13 @@ from fcn_convert.errors import ModelError
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.strided import read_values
 from fcn_convert.layers import Resolved
-from fcn_convert.model import fully_convolutional
+from fcn_convert.model.build import make_convertible
 from fcn_convert.model.factory import example_of, make_model
+from fcn_convert.model.field import receptive_field
 from fcn_convert.model.values import leaves
 from fcn_convert.report.model_entry import ModelEntry
 from fcn_convert.tensors import StateDict
-from fcn_convert.torch_quietly import Tensor, nn, torch
+from fcn_convert.torch_quietly import Tensor, fx, nn, torch
 
 RELATIVE = 1e-10
 """Largest difference that passes, of the largest output, in float64."""
@@ -43,7 +44,7 @@ class Pair:
     """A model and its fully convolutional form, in evaluation mode."""
 
     model: nn.Module
-    network: nn.Module
+    network: fx.GraphModule
     example: Tensor
 
 
@@ -100,6 +101,7 @@ def _entry(
         larger_input=tuple(larger.shape[1:]),
         larger_output=tuple(next(leaves(answer)).shape[1:]),
         stride=stride,
+        receptive_field=receptive_field(pair.network, len(window)),
         crops=len(crops),
         crops_max_abs_diff=differ,
         culprits=() if same else tuple(culprits(pair.model)),
@@ -118,7 +120,7 @@ def _loaded(factory: str, example: Tensor, files: Files) -> Pair:
         tensors_of(files.original, files.state_dict),
         f"{files.original.path}: the model {factory}",
     )
-    network = fully_convolutional(model, example)
+    network = make_convertible(model, example, "slide").module
     found = tensors_of(files.converted, files.converted.state_dict(None))
     missing = [new for new in files.resolved.names.values() if new not in found]
     if missing:

@@ -12,8 +12,9 @@ class ModelEntry:
     factory, input: as the command was given them. outputs: numbers compared at the native size, in
     float64. max_abs_diff, bound: of them, and what passes. stored_dtype_max_abs_diff: likewise in
     the dtype of the checkpoint; None where torch cannot compute in it. larger_input, larger_output:
-    shapes without the batch. stride: pixels from cell to cell; None where it is not regular. crops:
-    how many crops of the larger input the model was run on; crops_max_abs_diff: of its answers
+    shapes without the batch. stride: pixels from cell to cell; None where it is not regular.
+    receptive_field: pixels that a cell sees; None where that is all, or cannot be told. crops: how
+    many crops of the larger input the model was run on; crops_max_abs_diff: of its answers
     from the cells; culprits: where they differ, what makes them. seconds: of one pass over the
     larger input, and of the model on every crop. macs: multiplications of both, in convolutions
     and Dense layers.
@@ -29,6 +30,7 @@ class ModelEntry:
     larger_input: tuple[int, ...]
     larger_output: tuple[int, ...]
     stride: tuple[int, ...] | None
+    receptive_field: tuple[int, ...] | None
     crops: int
     crops_max_abs_diff: float | None
     culprits: tuple[str, ...]

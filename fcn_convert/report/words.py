@@ -109,10 +109,12 @@ def model_lines(model: ModelEntry) -> Iterator[str]:
         f"dtype: {shown})"
     )
     stride = "×".join(map(str, model.stride)) if model.stride else "irregular"
+    seen = model.receptive_field
+    field = "×".join(map(str, seen)) if seen else "the whole input, or not known"
     yield (
-        f"input {shape(model.larger_input)}: output {shape(model.larger_output)}, stride {stride}; "
-        "what always holds, as checked layer by layer: a cell is the Dense head's answer to its "
-        "window of the feature map"
+        f"input {shape(model.larger_input)}: output {shape(model.larger_output)}, stride {stride}, "
+        f"receptive field {field}; what always holds, as checked layer by layer: a cell is the "
+        "Dense head's answer to its window of the feature map"
     )
     if model.crops:
         apart = model.crops_max_abs_diff
