@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -72,6 +73,7 @@ class Spec:
     """A whole spec, checked for itself but not yet against a checkpoint.
 
     source: the file's name for messages. rename_lines: where each rename stands in it.
+    file: the file's path and the sha256 of its bytes, where it was read from one.
     """
 
     heads: tuple[Head, ...]
@@ -80,6 +82,7 @@ class Spec:
     rename: Mapping[str, str] = field(default_factory=dict)
     source: str = "spec"
     rename_lines: Mapping[str, int] = field(default_factory=dict)
+    file: tuple[str, str] | None = field(default=None, compare=False)
 
     def at(self, line: int | None) -> str:
         """Return ` (spec.yaml:3)` for a message, or nothing where the line is not known."""
@@ -99,7 +102,7 @@ def load_spec(path: Path) -> Spec:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise SpecError([f"the spec is not UTF-8 ({path.name}:{line})"]) from error
-    return parse_spec(text, path.name)
+    return replace(parse_spec(text, path.name), file=(str(path), sha256(raw).hexdigest()))
 
 
 def parse_spec(text: str, source: str = "spec") -> Spec:

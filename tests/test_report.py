@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from fcn_convert import CheckFailedError, FcnConvertError, Report, convert, verify_conversion
 from fcn_convert.errors import OutputError
 from fcn_convert.proof import LEVELS, Check
-from fcn_convert.report import FileEntry, LayerEntry, TensorEntry, Verdict
+from fcn_convert.report import FileEntry, LayerEntry, SpecFile, TensorEntry, Verdict
 from fcn_convert.report.files import write_report
 from fcn_convert.report.json_view import SCHEMA, to_json
 from fcn_convert.report.terminal import show
@@ -97,6 +97,11 @@ def test_a_report_is_what_its_schema_says(
         assert entry["bytes"] == len(content)
         digest = None if level == "shapes" else sha256(content).hexdigest()
         assert entry["sha256"] == digest
+    spec = (FOLDER / sample).with_suffix(".yaml")
+    assert data["spec_file"] == {
+        "path": str(spec),
+        "sha256": sha256(spec.read_bytes()).hexdigest(),
+    }
     names = [check["name"] for check in data["layers"][0]["checks"]]
     assert names == list(LEVELS[: LEVELS.index(level) + 1])
 
@@ -149,6 +154,7 @@ def test_the_resolved_spec_is_a_spec_that_gives_the_same_output(
     jsonschema.Draft202012Validator(json_schema()).validate(report.as_dict()["spec"])
     again = convert(FOLDER / sample, report.as_dict()["spec"], tmp_path / "again.safetensors")
     assert again.output.sha256 == report.output.sha256
+    assert again.spec_file is None
     assert again.spec == report.spec
 
 
@@ -325,6 +331,7 @@ HANDMADE = Report(
         ],
         "rename": {},
     },
+    spec_file=SpecFile("net.yaml", SHA),
     layers=(
         LayerEntry(
             name="[/foo]",

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from fcn_convert import CheckFailedError, Report, convert, verify_conversion
 from fcn_convert.proof import Check
-from fcn_convert.report import FileEntry, LayerEntry, TensorEntry, Verdict
+from fcn_convert.report import FileEntry, LayerEntry, SpecFile, TensorEntry, Verdict
 from fcn_convert.report.files import VIEWS, write_report
 from fcn_convert.report.junit import to_junit
 from fcn_convert.report.markdown import code, prose, to_markdown
@@ -108,6 +108,7 @@ def report_of(*names: str) -> Report:
             "heads": [head(first, C=2, H=3, W=4), head(second, C=5, L=1)],
             "rename": dict.fromkeys(names, "x"),
         },
+        spec_file=SpecFile(f"in/{names[0]}.yaml", "ef" * 32),
         layers=(*first, *second),
         tensors=(
             *(TensorEntry(n, n, "F32", (2,), 8, "kept", f"for {n}", kept) for n in names),

@@ -35,6 +35,14 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class SpecFile:
+    """The spec's file, as it was read."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class LayerEntry:
     """A Dense layer and the convolution it became.
 
@@ -91,6 +99,7 @@ class Report:
     source: FileEntry
     output: FileEntry
     spec: dict[str, Any]
+    spec_file: SpecFile | None
     layers: tuple[LayerEntry, ...]
     tensors: tuple[TensorEntry, ...]
     ties: tuple[tuple[str, ...], ...]
@@ -173,6 +182,7 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
         source=source,
         output=output,
         spec=_resolved_spec(spec, resolved, state_dict),
+        spec_file=SpecFile(*spec.file) if spec.file else None,
         layers=tuple(_layer(layer, resolved, checks) for layer in resolved.layers),
         tensors=tuple(_others(resolved, original, state_dict, checks)),
         ties=state_dict.ties,

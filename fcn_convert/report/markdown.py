@@ -154,3 +154,5 @@ def _files(report: Report) -> Iterator[tuple[str, ...]]:
     for role, entry in both:
         digest = code(entry.sha256) if entry.sha256 else "not computed"
         yield role, code(entry.path), entry.format, str(entry.bytes), digest
+    if report.spec_file:
+        yield "spec", code(report.spec_file.path), "YAML", "", code(report.spec_file.sha256)
