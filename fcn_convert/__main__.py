@@ -43,15 +43,14 @@ def _run() -> int:
     """Run the command and return its status; imported here, where a signal does no harm."""
     from fcn_convert.cli import app  # noqa: PLC0415 - after the signals' handlers are set
     from fcn_convert.cli.streams import say  # noqa: PLC0415 - likewise
-    from fcn_convert.errors import FcnConvertError, SpecError  # noqa: PLC0415 - likewise
+    from fcn_convert.errors import FcnConvertError  # noqa: PLC0415 - likewise
 
     try:
         app()
     except SystemExit as ending:
         return ending.code if isinstance(ending.code, int) else UNUSABLE
     except FcnConvertError as error:
-        problems = error.problems if isinstance(error, SpecError) else (str(error),)
-        say(*(f"error: {problem}" for problem in problems))
+        say(*(f"error: {problem}" for problem in error.problems))
         return UNUSABLE
     return 0
 

@@ -6,7 +6,14 @@ from collections.abc import Iterable
 
 
 class FcnConvertError(Exception):
-    """Base of every error that is the input's, the spec's or the usage's, never a bug of ours."""
+    """Base of every error that is the input's, the spec's or the usage's, never a bug of ours.
+
+    problems: a sentence each.
+    """
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
 
 
 class CheckpointError(FcnConvertError):
@@ -29,8 +36,7 @@ class SpecError(FcnConvertError):
     """Everything that is wrong with a spec, or with a spec for this checkpoint, at once."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = tuple(problems)
-        super().__init__("\n".join(self.problems))
+        super().__init__(*problems)
 
 
 def printable(text: str) -> str:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from fcn_convert.errors import SpecError, printable
+from fcn_convert.errors import SpecError
 
 MAX_SPEC_BYTES = 1 << 18
 AXES: Mapping[int, str] = {2: "CL", 3: "CHW", 4: "CDHW"}
 """Axis names of a feature map, channels first, by their number."""
 
+KeyPath = tuple[str | int, ...]
+"""Where a value stands in a document: keys and positions, from the outside in."""
 Reads = Literal["map", "dense"]
 Layout = Literal["torch"]
 
@@ -91,18 +92,10 @@ class Spec:
 
 def load_spec(path: Path) -> Spec:
     """Read a spec file; raises SpecError with every problem and its line."""
-    from fcn_convert.formats.source import SourceFile  # noqa: PLC0415 - only to read a file
+    from fcn_convert.spec_yaml import read_text  # noqa: PLC0415 - the YAML parser is slow to import
 
-    with SourceFile(path) as file:
-        if file.size > MAX_SPEC_BYTES:
-            raise SpecError([f"{path}: has {file.size} bytes, more than any spec"])
-        raw = file.pread(0, file.size)
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise SpecError([f"the spec is not UTF-8 ({path.name}:{line})"]) from error
-    return replace(parse_spec(text, path.name), file=(str(path), sha256(raw).hexdigest()))
+    text, digest = read_text(path, MAX_SPEC_BYTES)
+    return replace(parse_spec(text, path.name), file=(str(path), digest))
 
 
 def parse_spec(text: str, source: str = "spec") -> Spec:
@@ -118,23 +111,20 @@ def make_spec(data: Mapping[str, Any]) -> Spec:
     return _checked(data, "spec", {}, ())
 
 
-KeyPath = tuple[str | int, ...]
-
-
 def _checked(
     data: object, source: str, lines: Mapping[KeyPath, int], known: tuple[str, ...]
 ) -> Spec:
-    from fcn_convert.spec_schema import SpecModel, model_problems  # noqa: PLC0415 - pydantic
-
-    def located(path: KeyPath, message: str) -> str:
-        while path and path not in lines:
-            path = path[:-1]
-        return f"{message} ({source}:{lines[path]})" if path in lines else message
+    from fcn_convert.spec_schema import (  # noqa: PLC0415 - pydantic
+        SpecModel,
+        located,
+        model_problems,
+    )
 
     if not isinstance(data, Mapping):
-        raise SpecError([*known, located((), "the spec is not a mapping of keys to values")])
-    found = [*model_problems(data), *_head_problems(data)]
-    problems = [*known, *(located(path, printable(message)) for path, message in found)]
+        problem = "the spec is not a mapping of keys to values"
+        raise SpecError([*known, located((), problem, source, lines)])
+    found = [*model_problems(SpecModel, data), *_head_problems(data)]
+    problems = [*known, *(located(path, message, source, lines) for path, message in found)]
     if problems:
         raise SpecError(problems)
     model = SpecModel.model_validate(data)

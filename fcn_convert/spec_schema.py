@@ -18,20 +18,23 @@ from pydantic import (
     field_validator,
 )
 
-from fcn_convert.spec import AXES, Layout, Reads, make_feature_map
+from fcn_convert.errors import printable
+from fcn_convert.spec import AXES, KeyPath, Layout, Reads, make_feature_map
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Name = Annotated[str, Field(min_length=1)]
 
 
-_UNSAID: Any = None
+UNSAID: Any = None
 """A default is not validated: leaving a key out is fine, `key: null` is a mistake."""
 _OTHER, _MAPPING = "\0other", "\0mapping"
 """What pydantic puts into an error's path for a union; no key of a spec is called so."""
 _ORDERS = ["".join(order) for axes in AXES.values() for order in permutations(axes)]
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
+    """Only what is known, and only in its own type."""
+
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
@@ -42,24 +45,24 @@ def _one_of_the_axes(schema: dict[str, Any]) -> None:
     ]
 
 
-class SizesByAxis(_Model):
+class SizesByAxis(Model):
     """Sizes of a feature map by axis: C with L, with H and W, or with D, H and W."""
 
     model_config = ConfigDict(json_schema_extra=_one_of_the_axes)
 
     C: Size
-    L: Size = _UNSAID
-    D: Size = _UNSAID
-    H: Size = _UNSAID
-    W: Size = _UNSAID
+    L: Size = UNSAID
+    D: Size = UNSAID
+    H: Size = UNSAID
+    W: Size = UNSAID
 
 
-class DenseModel(_Model):
+class DenseModel(Model):
     """A Dense layer, with what it reads."""
 
     name: Name = Field(description="Module name as in the file, without `.weight`; globs allowed.")
     reads: Reads = Field(
-        default=_UNSAID,
+        default=UNSAID,
         description="`map`: the flattened feature map, so its kernel is the map's; "
         "`dense`: another Dense layer, so its kernel is 1×1. Default: arithmetic decides.",
     )
@@ -91,20 +94,20 @@ DenseField = Annotated[
 ]
 
 
-class _HeadKeys(_Model):
+class _HeadKeys(Model):
     feature_map: FeatureMapField = Field(
-        default=_UNSAID,
+        default=UNSAID,
         description="Shape of the map that the first Dense layer reads flattened: "
         "[C, L], [C, H, W] or [C, D, H, W], or a mapping of these axes to sizes.",
     )
     flatten: str = Field(
-        default=_UNSAID,
+        default=UNSAID,
         description="The axes in the order of the flattened vector, slowest first, e.g. HWC. "
         "Default: channels first (CL, CHW, CDHW).",
         json_schema_extra={"enum": [*_ORDERS]},
     )
     dense: list[DenseField] = Field(
-        default=_UNSAID,
+        default=UNSAID,
         min_length=1,
         description="The Dense layers in forward order. Default: found, where the shapes leave "
         "one reading.",
@@ -133,13 +136,13 @@ class SpecModel(_HeadKeys):
 
     version: Literal[1] = Field(default=1, description="Version of the spec's own format.")
     state_dict: Name = Field(
-        default=_UNSAID,
+        default=UNSAID,
         description="Where the state dict lies in a wrapped checkpoint, e.g. model_ema. "
         "Default: found, and an error if there are several.",
     )
     layout: Layout = Field(default="torch", description="How the file stores arrays.")
     heads: list[HeadModel] = Field(
-        default=_UNSAID, min_length=1, description="Several heads, each with its own feature map."
+        default=UNSAID, min_length=1, description="Several heads, each with its own feature map."
     )
     rename: dict[Name, str] = Field(
         default_factory=dict,
@@ -148,17 +151,25 @@ class SpecModel(_HeadKeys):
     )
 
 
-def model_problems(data: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield each violation of the schema: the path of the value, and a sentence."""
+def model_problems(model: type[BaseModel], data: object) -> Iterator[tuple[KeyPath, str]]:
+    """Yield each violation of a model's schema: the path of the value, and a sentence."""
     try:
-        SpecModel.model_validate(data)
+        model.model_validate(data)
     except ValidationError as error:
         for detail in error.errors():
             path = tuple(part for part in detail["loc"] if part not in {_OTHER, _MAPPING, "[key]"})
             yield path, _sentence(path, detail["type"], detail["msg"], detail["input"])
 
 
-def _sentence(path: tuple[str | int, ...], kind: str, message: str, value: object) -> str:
+def located(path: KeyPath, problem: str, source: str, lines: Mapping[KeyPath, int]) -> str:
+    """Return a problem with the line of its value, or of the nearest that holds the value."""
+    while path and path not in lines:
+        path = path[:-1]
+    problem = printable(problem)
+    return f"{problem} ({source}:{lines[path]})" if path in lines else problem
+
+
+def _sentence(path: KeyPath, kind: str, message: str, value: object) -> str:
     where = ".".join(map(str, path))
     if kind == "extra_forbidden":
         return f"unknown key {where!r}"

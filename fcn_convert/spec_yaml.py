@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
@@ -16,6 +18,7 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from fcn_convert.errors import SpecError, printable
+from fcn_convert.formats.source import SourceFile
 
 _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")
@@ -38,6 +41,19 @@ class Document:
         self.problems += (f"{problem} ({self.source}:{_line(node)})",)
 
 
+def read_text(path: Path, most_bytes: int) -> tuple[str, str]:
+    """Return a file's text and the sha256 of its bytes; raises FcnConvertError."""
+    with SourceFile(path) as file:
+        if file.size > most_bytes:
+            raise SpecError([f"{path}: has {file.size} bytes, more than any spec"])
+        raw = file.pread(0, file.size)
+    try:
+        return raw.decode("utf-8"), sha256(raw).hexdigest()
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise SpecError([f"the file is not UTF-8 ({path.name}:{line})"]) from error
+
+
 def read_yaml(text: str, source: str) -> Document:
     """Parse a document; raises SpecError where it is no YAML at all."""
     yaml = YAML(typ="safe", pure=True)
@@ -46,7 +62,7 @@ def read_yaml(text: str, source: str) -> Document:
         root = yaml.compose(text)
         document = Document(source, SafeConstructor(loader=yaml).construct_object)
         if root is None:
-            raise SpecError([f"the spec is empty ({source}:1)"])
+            raise SpecError([f"the file is empty ({source}:1)"])
         document.data = _plain(root, (), document)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -67,7 +83,7 @@ def _check_events(yaml: YAML, text: str, source: str) -> None:
         if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
             raise SpecError([f"anchors and aliases are not allowed here {at}"])
         if depth > _MAX_DEPTH:  # before the scanner, whose time is quadratic in the depth
-            raise SpecError([f"the spec is nested too deeply {at}"])
+            raise SpecError([f"the file is nested too deeply {at}"])
 
 
 def _line(node: Node) -> int:

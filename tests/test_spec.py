@@ -426,8 +426,8 @@ layout: keras9
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param("", r"^the spec is empty \(spec\.yaml:1\)$", id="empty"),
-        pytest.param("# nothing\n\n", r"^the spec is empty", id="comments-only"),
+        pytest.param("", r"^the file is empty \(spec\.yaml:1\)$", id="empty"),
+        pytest.param("# nothing\n\n", r"^the file is empty", id="comments-only"),
         pytest.param("a: [1, 2", r"^not valid YAML: .*\(spec\.yaml:1\)$", id="unclosed"),
         pytest.param("feature_map: [1, 2]\n b: 3\n", r"^not valid YAML: .*:\d\)$", id="indent"),
         pytest.param("a:\n\t- 1", r"^not valid YAML: .*\(spec\.yaml:2\)$", id="tab"),
@@ -521,7 +521,7 @@ def test_a_file(tmp_path: Path) -> None:
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "net.yaml"
     path.write_bytes(b"feature_map: [1, 2, 2]\n# \xff\n")
-    with pytest.raises(SpecError, match=r"^the spec is not UTF-8 \(net\.yaml:2\)$"):
+    with pytest.raises(SpecError, match=r"^the file is not UTF-8 \(net\.yaml:2\)$"):
         load_spec(path)
 
 

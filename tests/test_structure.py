@@ -31,6 +31,7 @@ RANKS: tuple[frozenset[str], ...] = tuple(
         "head_code model",
         "conversion",
         "__init__",
+        "batch",
         "cli",
         "__main__",
     )

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fcn_convert import __version__
-from fcn_convert.cli import code, convert, init, inspect, schema, verify
+from fcn_convert.cli import batch, code, convert, init, inspect, report, schema, verify
 from fcn_convert.cli.streams import stdout
 
 app = typer.Typer(
@@ -45,4 +45,6 @@ app.command()(verify.verify)
 app.command()(inspect.inspect)
 app.command()(init.init)
 app.command()(code.code)
+app.command()(batch.batch)
+app.add_typer(report.app)
 app.command()(schema.schema)

@@ -9,6 +9,7 @@ import typer
 
 from fcn_convert.cli.streams import progress_bar, say, stdout
 from fcn_convert.report import CheckFailedError, Report
+from fcn_convert.report.batch import BatchReport
 from fcn_convert.report.json_view import to_json
 
 CHECK_FAILED = 1
@@ -43,6 +44,25 @@ def show(work: Callable[[Callable[[int, int], None] | None], Report], view: View
         say(*(f"error: {problem}" for problem in report.verdict.problems))
     if status:
         raise typer.Exit(status)
+
+
+def show_batch(report: BatchReport, *, as_json: bool, quiet: bool) -> None:
+    """Print what came of a batch, and exit with the worst status in it."""
+    if as_json:
+        with stdout() as stream:
+            stream.write(to_json(report))
+    elif not quiet:
+        from rich.console import Console
+
+        from fcn_convert.report import batch_views
+
+        console = Console()
+        with stdout() as stream:
+            with console.capture() as capture:
+                batch_views.show(report, console)
+            stream.write(capture.get())
+    if report.status:
+        raise typer.Exit(report.status)
 
 
 def _tables(report: Report, view: View) -> str:

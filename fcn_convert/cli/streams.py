@@ -50,3 +50,19 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def batch_bar(pieces: int, nbytes: int, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar of conversions and bytes on stderr, on a terminal only."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _pieces, _bytes: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    counted = TextColumn(f"{{task.fields[pieces]}}/{pieces}")
+    columns = (counted, BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=nbytes, pieces=0)
+        yield lambda done, bytes_: bar.update(task, completed=bytes_, pieces=done)

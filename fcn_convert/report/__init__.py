@@ -151,7 +151,7 @@ class CheckFailedError(FcnConvertError):
 
     def __init__(self, report: Report) -> None:
         self.report = report
-        super().__init__("\n".join(report.verdict.problems))
+        super().__init__(*report.verdict.problems)
 
 
 def make_report(  # noqa: PLR0913 - a report is made of everything there is

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 
-from fcn_convert.atomic import write_text
+from fcn_convert.atomic import check_target, write_text
 from fcn_convert.errors import OutputError
 from fcn_convert.report import Report
+from fcn_convert.report.batch import BatchReport
 
-VIEWS = {
+AnyReport = Report | BatchReport
+
+VIEWS: Mapping[str, tuple[str, str]] = {
     ".json": ("json_view", "to_json"),
     ".md": ("markdown", "to_markdown"),
     ".xml": ("junit", "to_junit"),
 }
-"""Module and function of each view; imported when it is asked for."""
+"""Module and function of each view of a conversion; imported when it is asked for."""
+BATCH_VIEWS: Mapping[str, tuple[str, str]] = {
+    ".json": ("json_view", "to_json"),
+    ".md": ("batch_views", "to_markdown"),
+    ".xml": ("batch_views", "to_junit"),
+}
+"""The same for a batch; there is one for each suffix."""
 
 
 def check_suffix(path: Path) -> None:
@@ -24,8 +34,16 @@ def check_suffix(path: Path) -> None:
         raise OutputError(f"{path}: no report has the suffix {path.suffix!r}; known are {known}")
 
 
-def write_report(report: Report, path: Path) -> None:
+def check_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Raise OutputError unless a report may be written to each path; inputs are only read."""
+    for path in paths:
+        check_suffix(path)
+        check_target(path, replace=True, inputs=inputs)
+
+
+def write_report(report: AnyReport, path: Path) -> None:
     """Write a report, in place of an older one; raises OutputError."""
-    module, function = VIEWS[path.suffix]
+    views = BATCH_VIEWS if isinstance(report, BatchReport) else VIEWS
+    module, function = views[path.suffix]
     text: str = getattr(import_module(f"fcn_convert.report.{module}"), function)(report)
     write_text(path, text, replace=True)

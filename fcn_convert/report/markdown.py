@@ -30,6 +30,8 @@ _IN_A_SPAN = re.compile(r"[^`|\\<&]+")
 """What a code span shows as it is, in a table's cell, too."""
 _ACTIVE = re.compile(r"[\\`*_\[\]|~$]")
 """What Markdown may act on in running text."""
+_AT_THE_START = re.compile(r"\d+[.)]|[^\w]|_")
+"""What Markdown may take for a list, a heading or code where a line begins."""
 _LINKED = re.compile(r"[@#]|:(?=\S)|www(?=\.)")
 """What may begin a mention, a reference, an emoji or a link: these are made of the rendered text,
 whatever was escaped, so an empty comment cuts it in two."""
@@ -52,7 +54,7 @@ def code(text: str) -> str:
 def prose(text: str) -> str:
     """Show a sentence that may hold names from a file."""
     text = printable(text)
-    first = "" if text[:1].isalpha() else f"&#{ord(text[0])};" if text else ""
+    first = f"&#{ord(text[0])};" if _AT_THE_START.match(text) else ""
     rest = text[1:] if first else text
     rest = rest.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return first + _LINKED.sub(r"\g<0><!-- -->", _ACTIVE.sub(r"\\\g<0>", rest))

@@ -31,28 +31,29 @@ def show(report: Report, console: Console, *, every_tensor: bool) -> None:
         console.width = LOG_WIDTH
     source = f"{report.source.path} ({report.source.format}, {size(report.source.bytes)})"
     target = report.output.path + (f" ({size(report.output.bytes)})" if report.output.bytes else "")
-    _line(console, f"{source} → {target}")
+    print_line(console, f"{source} → {target}")
     console.print(_layers(report.layers))
     if every_tensor:
         console.print(_tensors(report.tensors))
     for tie in report.ties:
-        _line(console, f"tied in the source, each written in full: {', '.join(tie)}")
-    _line(console, totals(report))
+        print_line(console, f"tied in the source, each written in full: {', '.join(tie)}")
+    print_line(console, totals(report))
     for line in model_lines(report.model) if report.model else ():
-        _line(console, line)
+        print_line(console, line)
     style = {True: "bold green", False: "bold red", None: "bold"}[report.verdict.passed]
-    _line(console, f"verdict: {verdict(report)}", style)
+    print_line(console, f"verdict: {verdict(report)}", style)
     for problem in report.verdict.problems:
-        _line(console, f"  {problem}", "red")
+        print_line(console, f"  {problem}", "red")
 
 
-def _line(console: Console, text: str, style: str = "") -> None:
+def print_line(console: Console, text: str, style: str = "") -> None:
+    """Print one line, which a terminal may wrap."""
     # Text is never parsed as markup, and a long line is the terminal's to wrap.
     console.print(Text(printable(text), style=style), soft_wrap=True)
 
 
 def _layers(layers: Iterable[LayerEntry]) -> Table:
-    table = _table("layer", "Dense weight", "becomes", "as", "max-abs-diff", "verdict")
+    table = table_of("layer", "Dense weight", "becomes", "as", "max-abs-diff", "verdict")
     for layer in layers:
         cells = (
             names(layer.name, layer.new_name),
@@ -67,7 +68,7 @@ def _layers(layers: Iterable[LayerEntry]) -> Table:
 
 
 def _tensors(tensors: Iterable[TensorEntry]) -> Table:
-    table = _table("tensor", "shape", "dtype", "action", "reason", "verdict")
+    table = table_of("tensor", "shape", "dtype", "action", "reason", "verdict")
     for entry in tensors:
         cells = (
             names(entry.name, entry.new_name),
@@ -81,7 +82,8 @@ def _tensors(tensors: Iterable[TensorEntry]) -> Table:
     return table
 
 
-def _table(*headings: str) -> Table:
+def table_of(*headings: str) -> Table:
+    """Return an empty table."""
     table = Table(header_style="bold")
     for heading in headings:
         table.add_column(heading, overflow="fold")

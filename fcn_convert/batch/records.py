@@ -1,0 +1,115 @@
+"""What an earlier run has done: decided by what its report recorded, and by the files' sha256."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from fcn_convert import __version__
+from fcn_convert.batch.jobs import Job
+from fcn_convert.conversion import REPORT_SUFFIX, SPEC_SUFFIX
+from fcn_convert.errors import FcnConvertError
+from fcn_convert.formats.source import SourceFile
+from fcn_convert.proof import LEVELS
+from fcn_convert.report import FileEntry
+
+MAX_REPORT_BYTES = 1 << 28
+CHUNK_BYTES = 1 << 23
+Tick = Callable[[], None]
+"""Called now and then; what it raises stops the work."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the report beside an output says, as far as it decides what is to be done."""
+
+    path: Path
+    passed: bool
+    level: str
+    version: str
+    source: FileEntry
+    output: FileEntry
+    spec_sha256: str
+    layers: int
+    warnings: tuple[str, ...]
+
+    def made(self, output: Path, tick: Tick) -> bool:
+        """Tell whether the output is as it was recorded, so that making it again loses nothing.
+
+        At the level `shapes` no sha256 is recorded: then the size decides.
+        """
+        return self.passed and _is(output, self.output, tick)
+
+    def covers(self, job: Job, tick: Tick) -> bool:
+        """Tell whether the job would do the same again.
+
+        Decided by the sha256 of source and spec and by this version: not by times. At the level
+        `shapes` none is recorded, so the work, which is less than hashing, is done again.
+        """
+        spec = Path(job.spec) if job.spec else Path(job.source).with_suffix(SPEC_SUFFIX)
+        return (
+            self.passed
+            and LEVELS.index(self.level) >= LEVELS.index(job.level)
+            and not (job.strict and self.warnings)
+            and self.version == __version__
+            and self.spec_sha256 == _sha256(spec, tick)
+            and self.source.sha256 is not None
+            and _is(Path(job.source), self.source, tick)
+        )
+
+
+def record_beside(output: Path) -> Record | None:
+    """Return what is recorded beside an output; None where there is no report, or another's."""
+    path = output.with_suffix(REPORT_SUFFIX)
+    try:
+        with SourceFile(path) as file:
+            if file.size > MAX_REPORT_BYTES:
+                return None
+            return _parsed(path, json.loads(file.pread(0, file.size)))
+    except (FcnConvertError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _parsed(path: Path, report: Mapping[str, Any]) -> Record:
+    verdict = report["verdict"]
+    LEVELS.index(verdict["level"])  # raises ValueError for a plan's, which has none
+    return Record(
+        path,
+        passed=verdict["passed"] is True and verdict["output"] == "written",
+        level=verdict["level"],
+        version=report["versions"]["fcn-convert"],
+        source=FileEntry(**report["source"]),
+        output=FileEntry(**report["output"]),
+        spec_sha256=report["spec_file"]["sha256"],
+        layers=len(report["layers"]),
+        warnings=tuple(report["warnings"]),
+    )
+
+
+def _is(path: Path, entry: FileEntry, tick: Tick) -> bool:
+    """Tell whether a file has the size, and where one is recorded the sha256, of an entry."""
+    try:
+        same_size = os.stat(path).st_size == entry.bytes
+    except OSError:
+        return False
+    return same_size and (entry.sha256 is None or entry.sha256 == _sha256(path, tick))
+
+
+def _sha256(path: Path, tick: Tick) -> str | None:
+    """Return a file's sha256, None where it cannot be read."""
+    digest, buffer = sha256(), bytearray(CHUNK_BYTES)
+    try:
+        with SourceFile(path) as file:
+            for at in range(0, file.size, CHUNK_BYTES):
+                tick()
+                part = memoryview(buffer)[: file.size - at]
+                file.pread_into(part, at)
+                digest.update(part)
+    except FcnConvertError:
+        return None
+    return digest.hexdigest()
