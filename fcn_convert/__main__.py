@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -25,17 +25,18 @@ class _Interrupted(BaseException):
 
 def main() -> NoReturn:
     """Run the command and exit."""
-    _prepare_streams()
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
-            signal.signal(number, _interrupt)
     try:
-        status = _run()
+        try:
+            for number in SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # nohup stays nohup
+                    signal.signal(number, _interrupt)
+            _prepare_streams()
+            status = _run()
+        except Exception as error:  # noqa: BLE001 - the last resort: a bug keeps its traceback
+            status = _report(error)
+        _ignore_signals()  # the status stands
     except _Interrupted as interrupted:
         status = 128 + interrupted.args[0]
-    except Exception:  # noqa: BLE001 - the last resort: a bug keeps its traceback
-        traceback.print_exc()
-        status = BUG
     _leave(status)
 
 
@@ -55,10 +56,26 @@ def _run() -> int:
     return 0
 
 
+def _report(error: Exception) -> int:
+    """Say what went wrong, and return the status for it."""
+    # What the system refuses (memory, descriptors, space) is no mistake of the program's.
+    refused = isinstance(error, OSError | MemoryError)
+    with suppress(OSError):  # stderr may be what is full
+        if refused:
+            sys.stderr.write(f"error: {ascii(str(error) or 'out of memory')[1:-1]}\n")
+        else:
+            traceback.print_exception(error)
+    return UNUSABLE if refused else BUG
+
+
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
-    for other in SIGNALS:  # a second one must not stop the removal of drafts
-        signal.signal(other, signal.SIG_IGN)
+    _ignore_signals()  # a second one must not stop the removal of drafts
     raise _Interrupted(number)
+
+
+def _ignore_signals() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _prepare_streams() -> None:
@@ -74,14 +91,11 @@ def _prepare_streams() -> None:
 
 
 def _leave(status: int) -> NoReturn:
-    """Exit; what cannot be printed any more must not fail at shutdown."""
+    """Exit at once: nothing is left to do, and threads that still work must not hold it up."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with suppress(OSError):  # nobody is left to be told
             stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    gc.freeze()  # a process that ends has nothing to collect: with torch, a quarter of a second
-    sys.exit(status)
+    os._exit(status)
 
 
 if __name__ == "__main__":

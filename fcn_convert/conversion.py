@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-from fcn_convert.atomic import atomically, check_target
+from fcn_convert.atomic import check_target, drafted, remove_leftovers
 from fcn_convert.digests import Digests
 from fcn_convert.errors import OutputError, SpecError
 from fcn_convert.formats import Checkpoint, open_checkpoint
@@ -67,11 +67,16 @@ def convert(
         resolved = resolve(parsed, state_dict)
         plan = make_plan(resolved, state_dict)
         if dry_run:
-            return make_report(parsed, resolved, original, _entry(target), None)
-        check_target(target, replace=force, inputs=inputs)
+            planned = make_report(parsed, resolved, original, _entry(target), None, strict=strict)
+            if planned.verdict.problems:
+                raise CheckFailedError(planned)
+            return planned
+        check_target(target, replace=True, inputs=inputs)
+        for path in paths:
+            remove_leftovers(path)
         advance = _counter(progress, plan, resolved, level)
         try:
-            with atomically(target, replace=force) as draft:
+            with drafted(target, replace=force) as draft:
                 _start_importing_torch(level)
                 write(plan, original, draft.descriptor, advance)
                 draft.start_sync()
@@ -83,10 +88,11 @@ def convert(
                 report = make_report(parsed, resolved, original, output_entry, proof, strict=strict)
                 if report.verdict.problems:
                     raise CheckFailedError(report)
+                draft.put_in_place()
+                _write_reports(report, paths, f"the output {target} is in place")
         except CheckFailedError as failed:
             _write_reports(failed.report, paths, "no output was written")
             raise
-    _write_reports(report, paths, f"the output {target} is in place")
     return report
 
 

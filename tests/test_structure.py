@@ -179,7 +179,8 @@ def test_no_utils() -> None:
 # What a command really loads.
 
 LOADED = """
-import sys
+import os, sys
+os._exit = sys.exit  # the command ends without returning
 from fcn_convert.__main__ import main
 sys.argv = ["fcn-convert", *sys.argv[1:]]
 try:

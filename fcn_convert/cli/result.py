@@ -34,11 +34,13 @@ def show(work: Callable[[Callable[[int, int], None] | None], Report], view: View
         report, status = failed.report, CHECK_FAILED
     if not view.quiet:
         say(*(f"warning: {warning}" for warning in report.warnings))
+    in_place = report.verdict.output == "written"
+    outcome = f"; the output {report.output.path} is in place" if in_place else ""
     if view.as_json:
-        with stdout() as stream:
+        with stdout(outcome) as stream:
             stream.write(to_json(report))
     elif not view.quiet:
-        with stdout() as stream:  # rendering writes to it, too
+        with stdout(outcome) as stream:  # rendering writes to it, too
             stream.write(_tables(report, view))
     if view.as_json or view.quiet:  # the tables say it themselves
         say(*(f"error: {problem}" for problem in report.verdict.problems))

@@ -14,15 +14,18 @@ from fcn_convert.errors import OutputError, printable
 
 
 @contextmanager
-def stdout() -> Iterator[TextIO]:
-    """Give stdout for a result; a reader who has gone is no error, a full disk is."""
+def stdout(outcome: str = "") -> Iterator[TextIO]:
+    """Give stdout for a result; a reader who has gone is no error, a full disk is.
+
+    outcome: what has been done before, for the error's sentence.
+    """
     try:
         yield sys.stdout
         sys.stdout.flush()
     except BrokenPipeError:
         raise typer.Exit(128 + signal.SIGPIPE) from None
     except OSError as error:
-        raise OutputError(f"standard output: {error.strerror}") from error
+        raise OutputError(f"standard output: {error.strerror}{outcome}") from error
 
 
 def say(*lines: str) -> None:

@@ -6,6 +6,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -75,9 +76,10 @@ class SourceFile:
 
     def close(self) -> None:
         """Close the file; closing twice is harmless."""
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            with suppress(OSError):  # it was only read
+                os.close(descriptor)
 
     def pread(self, offset: int, length: int) -> bytes:
         """Return exactly `length` bytes from `offset`; raises CheckpointError at the file's end."""

@@ -194,7 +194,7 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
 
 def _verdict(proof: Proof | None, warnings: tuple[str, ...], *, writes: bool) -> Verdict:
     if proof is None:
-        return Verdict(PLANNED, None, None, "not written", ())
+        return Verdict(PLANNED, False if warnings else None, None, "not written", warnings)
     problems = (*proof.problems, *warnings)
     text = DIFFERS if proof.problems else MATCHES
     return Verdict(

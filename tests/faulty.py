@@ -1,0 +1,166 @@
+"""Runs the real command with a fault at a chosen moment: a server that the fault tests talk to.
+
+Each line of stdin is a case, as JSON; for each the server forks, so that the command starts with
+its modules loaded, and answers with a line: the exit status, negative for a signal.
+
+    arguments, folder     the command line, and where it runs; stdout, stderr: files for them
+    log                   a file for a line per call: its name, and the path that it works on
+    at, fault             the number of the call at which it happens, and what:
+                          an errno's name: the call fails; "stuck-…": every later one, too
+                          "short": half is written, then the disk is full
+                          a signal's name: it arrives before the call; "after-…": after it
+    line                  instead of at: the signal arrives at this line of what is TRACED, counted as
+                          they are run
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+WATCHED = (
+    "open close write pwrite pwritev writev copy_file_range sendfile ftruncate truncate "
+    "posix_fallocate fsync fdatasync replace rename link unlink mkdir rmdir"
+).split()
+FAILING = frozenset(WATCHED) - {"close", "unlink", "rmdir"}
+"""What a full disk can refuse; a file can always be closed, and nearly always removed."""
+PRELOADED = (
+    "fcn_convert.cli fcn_convert.cli.result fcn_convert.conversion fcn_convert.spec_yaml "
+    "fcn_convert.spec_schema fcn_convert.report.terminal fcn_convert.__main__ rich.console "
+    "fcn_convert.torch_quietly"
+).split()
+PACKAGE = Path(import_module("fcn_convert").__file__ or "").parent
+TRACED = {
+    str(PACKAGE / name)
+    for name in ("__main__.py", "atomic.py", "conversion.py", "cli/result.py", "report/files.py")
+}
+"""Where an interruption could leave something behind."""
+FORKED = 99
+
+real = {name: getattr(os, name) for name in WATCHED}
+flock = fcntl.flock
+
+
+class Faults:
+    """Counts calls, and lets one of them go wrong."""
+
+    def __init__(self, case: dict[str, Any]) -> None:
+        self.numbers = count(1)
+        self.at = case.get("at")
+        self.fault: str = case.get("fault", "")
+        self.log = real["open"](case["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+
+    def watch(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def watched(*arguments: Any, **keywords: Any) -> Any:
+            number = next(self.numbers)
+            line = f"{name} {subject(arguments)}\n"
+            real["write"](self.log, line.encode("utf-8", "surrogateescape"))
+            if number == self.at and self.fault.startswith("SIG"):
+                os.kill(os.getpid(), getattr(signal, self.fault))
+            elif self.at is not None and self.fails(name, number):
+                if self.fault == "short" and number == self.at:
+                    return call(*shortened(name, arguments))
+                kind = self.fault.removeprefix("stuck-").replace("short", "ENOSPC")
+                code = getattr(errno, kind)
+                raise OSError(code, os.strerror(code))
+            try:
+                return call(*arguments, **keywords)
+            finally:
+                if number == self.at and self.fault.startswith("after-"):
+                    os.kill(os.getpid(), getattr(signal, self.fault.removeprefix("after-")))
+
+        return watched
+
+    def fails(self, name: str, number: int) -> bool:
+        if "SIG" in self.fault:
+            return False
+        lasting = self.fault == "short" or self.fault.startswith("stuck-")
+        return number == self.at or (lasting and number > self.at and name in FAILING)
+
+    def patch(self) -> None:
+        for name, call in real.items():
+            setattr(os, name, self.watch(name, call))
+        fcntl.flock = self.watch("flock", flock)
+
+
+def subject(arguments: tuple[Any, ...]) -> str:
+    """Name what a call works on."""
+    places = [a for a in arguments if isinstance(a, str | Path)]
+    if places:
+        return " ".join(map(str, places))
+    if arguments and isinstance(arguments[0], int):
+        # Copies name their source first.
+        descriptor = arguments[1] if len(arguments) > 3 else arguments[0]
+        try:
+            return os.readlink(f"/proc/self/fd/{descriptor}")
+        except OSError:
+            return "?"
+    return "?"
+
+
+def shortened(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Halve what a writing call is given; others are left as they are."""
+    if name in {"write", "pwrite"}:
+        descriptor, data, *rest = arguments
+        return (descriptor, bytes(data)[: max(len(data) // 2, 1)], *rest)
+    if name == "copy_file_range":
+        source, target, length, *rest = arguments
+        return (source, target, max(length // 2, 1), *rest)
+    return arguments
+
+
+def interrupt_at(line: int, number: int) -> None:
+    """Send a signal when so many such lines have been run."""
+    lines = count(1)
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code.co_filename not in TRACED:
+            return None
+        if event == "line" and next(lines) == line:
+            sys.settrace(None)
+            os.kill(os.getpid(), number)
+        return trace
+
+    sys.settrace(trace)
+
+
+def run(case: dict[str, Any]) -> None:
+    """Become the command."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        file = real["open"](case[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(file, descriptor)
+        real["close"](file)
+    os.chdir(case["folder"])
+    sys.argv = ["fcn-convert", *case["arguments"]]
+    Faults(case).patch()
+    if "line" in case:
+        interrupt_at(case["line"], getattr(signal, case["fault"]))
+    sys.modules["fcn_convert.__main__"].main()  # type: ignore[attr-defined]
+
+
+def serve() -> None:
+    for name in PRELOADED:
+        import_module(name)
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            try:
+                run(json.loads(line))
+            finally:
+                os._exit(FORKED)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - the answer
+
+
+if __name__ == "__main__":
+    serve()

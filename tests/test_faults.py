@@ -1,0 +1,229 @@
+"""A fault at every call that writes, syncs, moves or removes, and a signal at every line.
+
+Whatever happens: the older output is intact or the new one whole, the inputs are untouched, and
+nothing is left behind but what SIGKILL leaves, which the next run removes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+HERE = Path(__file__).parent
+OLDER_REPORT = b'{"older": true}\n'
+
+
+class Server:
+    """The process of faulty.py, which runs the command with faults."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+
+    def run(self, place: Place, **fault: Any) -> Run:
+        """Run the place's conversion; return what became of it."""
+        assert self.process.stdin
+        assert self.process.stdout
+        logs = place.folder.parent
+        names = {name: str(logs / name) for name in ("log", "stdout", "stderr")}
+        case = {"arguments": place.arguments, "folder": str(place.folder), **names, **fault}
+        self.process.stdin.write(json.dumps(case) + "\n")
+        self.process.stdin.flush()
+        status = int(self.process.stdout.readline())
+        read = {name: Path(path).read_text() for name, path in names.items()}
+        return Run(status, read["stdout"], read["stderr"], read["log"].splitlines())
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run said and did."""
+
+    status: int
+    stdout: str
+    stderr: str
+    calls: list[str]
+
+
+@dataclass
+class Place:
+    """A folder with a checkpoint, its spec and, where asked, an older output."""
+
+    folder: Path
+    replaces: bool
+    flatten: str
+    expected: bytes = b""
+    before: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> list[str]:
+        force = ["--force"] if self.replaces else []
+        return ["convert", "net.safetensors", "--verify", "bytes", *force]
+
+    def reset(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir()
+        generator = torch.Generator().manual_seed(3)
+        tensors = {
+            "conv.weight": torch.randn(3, 1, 2, 2, generator=generator),
+            "fc.weight": torch.randn(50, 12, generator=generator),
+            "fc.bias": torch.randn(50, generator=generator),
+        }
+        save_file(tensors, self.folder / "net.safetensors")
+        spec = f"feature_map: [3, 2, 2]\nflatten: {self.flatten}\n"
+        (self.folder / "net.yaml").write_text(spec)
+        if self.replaces:
+            save_file({"older": torch.ones(9)}, self.folder / "net.fcn.safetensors")
+            (self.folder / "net.fcn.report.json").write_bytes(OLDER_REPORT)
+        self.before = self.contents()
+
+    def contents(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.folder.iterdir()}
+
+
+INPUTS = ("net.safetensors", "net.yaml")
+OUTPUT, REPORT = "net.fcn.safetensors", "net.fcn.report.json"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with subprocess.Popen(
+        [sys.executable, str(HERE / "faulty.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
+    ) as process:
+        yield Server(process)
+        assert process.stdin
+        process.stdin.close()
+    assert process.returncode == 0
+
+
+@pytest.fixture(params=[False, True], ids=["new", "replacing"])
+def replaces(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+FULLY = pytest.mark.heavy  # not for its libraries, but for its time
+
+
+@pytest.fixture(
+    params=[pytest.param("CHW", id="copied"), pytest.param("HWC", id="permuted", marks=FULLY)]
+)
+def place(
+    tmp_path: Path, server: Server, request: pytest.FixtureRequest, *, replaces: bool
+) -> Place:
+    """A place, and in `expected` what its conversion gives without a fault."""
+    made = Place(tmp_path / "work", replaces, request.param)
+    made.reset()
+    run = server.run(made)
+    assert (run.status, run.stderr) == (0, "")
+    made.expected = made.contents()[OUTPUT]
+    assert set(load_file(made.folder / OUTPUT)) == {"conv.weight", "fc.weight", "fc.bias"}
+    return made
+
+
+def check(place: Place, run: Run, *, killed: bool = False) -> None:
+    """Check what must hold whatever happened."""
+    found = place.contents()
+    leftovers = set(found) - {*INPUTS, OUTPUT, REPORT}
+    assert all(found[name] == place.before[name] for name in INPUTS)
+    assert found.get(OUTPUT) in {place.before.get(OUTPUT), place.expected}
+    assert all(name.startswith(".fcn-convert-") for name in leftovers)
+    assert killed or not leftovers
+    report = found.get(REPORT)
+    if report != place.before.get(REPORT):
+        digest = hashlib.sha256(place.expected).hexdigest()
+        assert report is not None
+        assert json.loads(report)["output"]["sha256"] == digest
+        assert found[OUTPUT] == place.expected  # a report comes after its output
+    if run.status == 0:
+        assert report != place.before.get(REPORT)
+    assert "Traceback" not in run.stderr
+
+
+def numbers(server: Server, place: Place) -> range:
+    """Return the numbers of the calls of a run without a fault."""
+    place.reset()
+    return range(1, len(server.run(place).calls) + 1)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "stuck-ENOSPC",
+        "EIO",
+        "short",
+        *(pytest.param(f, marks=FULLY) for f in ("ENOSPC", "stuck-EIO", "EFBIG", "EMFILE")),
+    ],
+)
+def test_every_call_fails_once_or_from_then_on(server: Server, place: Place, fault: str) -> None:
+    for at in numbers(server, place):
+        place.reset()
+        run = server.run(place, at=at, fault=fault)
+        call = run.calls[at - 1]
+        removing = call.startswith(("unlink", "flock", "open", "close"))
+        check(place, run, killed=removing)
+        assert run.status in {0, 2}, call
+        if run.status:
+            assert run.stderr.startswith("error: "), call
+            assert run.stderr.count("\n") == 1, call
+            moved = place.contents().get(OUTPUT) == place.expected
+            assert moved == bool(re.search(rf"{OUTPUT}:? is in place", run.stderr)), call
+        else:
+            assert run.stderr == "", call
+
+
+@pytest.mark.parametrize("when", ["", "after-"], ids=["before", "after"])
+@pytest.mark.parametrize(
+    "name", ["SIGTERM", *(pytest.param(n, marks=FULLY) for n in ("SIGINT", "SIGHUP"))]
+)
+def test_a_signal_at_every_call(server: Server, place: Place, name: str, when: str) -> None:
+    for at in numbers(server, place):
+        place.reset()
+        run = server.run(place, at=at, fault=f"{when}{name}")
+        check(place, run)
+        assert (run.status, run.stderr) == (128 + getattr(signal, name), ""), run.calls[at - 1]
+
+
+@pytest.mark.parametrize(
+    "when", [pytest.param("", id="before"), pytest.param("after-", id="after", marks=FULLY)]
+)
+def test_a_kill_at_every_call(server: Server, place: Place, when: str) -> None:
+    for at in numbers(server, place):
+        place.reset()
+        run = server.run(place, at=at, fault=f"{when}SIGKILL")
+        check(place, run, killed=True)
+        assert run.status == -signal.SIGKILL, run.calls[at - 1]
+        again = server.run(place)
+        refused = not place.replaces and place.contents().get(OUTPUT) == place.expected
+        assert again.status in ({0, 2} if refused else {0}), run.calls[at - 1]
+        assert set(place.contents()) - {*INPUTS, OUTPUT, REPORT} == set(), run.calls[at - 1]
+
+
+@FULLY
+def test_a_signal_at_every_line(server: Server, place: Place) -> None:
+    # Before its handlers are set a signal ends the process as it ends any other.
+    statuses = []
+    while 0 not in statuses:
+        place.reset()
+        run = server.run(place, line=len(statuses) + 1, fault="SIGTERM")
+        check(place, run)
+        assert run.stderr == ""
+        statuses.append(run.status)
+    assert set(statuses[:10]) <= {-signal.SIGTERM, 143}
+    assert set(statuses[10:-5]) == {143}
+    assert len(statuses) > 300
