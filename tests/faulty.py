@@ -9,8 +9,8 @@ its modules loaded, and answers with a line: the exit status, negative for a sig
                           an errno's name: the call fails; "stuck-…": every later one, too
                           "short": half is written, then the disk is full
                           a signal's name: it arrives before the call; "after-…": after it
-    line                  instead of at: the signal arrives at this line of what is TRACED, counted as
-                          they are run
+    line                  instead of at: the signal arrives at this line of what is TRACED,
+                          counted as they are run
 """
 
 from __future__ import annotations
@@ -29,16 +29,39 @@ from types import FrameType
 from typing import Any
 
 WATCHED = (
-    "open close write pwrite pwritev writev copy_file_range sendfile ftruncate truncate "
-    "posix_fallocate fsync fdatasync replace rename link unlink mkdir rmdir"
-).split()
+    "open",
+    "close",
+    "write",
+    "pwrite",
+    "pwritev",
+    "writev",
+    "copy_file_range",
+    "sendfile",
+    "ftruncate",
+    "truncate",
+    "posix_fallocate",
+    "fsync",
+    "fdatasync",
+    "replace",
+    "rename",
+    "link",
+    "unlink",
+    "mkdir",
+    "rmdir",
+)
 FAILING = frozenset(WATCHED) - {"close", "unlink", "rmdir"}
 """What a full disk can refuse; a file can always be closed, and nearly always removed."""
 PRELOADED = (
-    "fcn_convert.cli fcn_convert.cli.result fcn_convert.conversion fcn_convert.spec_yaml "
-    "fcn_convert.spec_schema fcn_convert.report.terminal fcn_convert.__main__ rich.console "
-    "fcn_convert.torch_quietly"
-).split()
+    "fcn_convert.cli",
+    "fcn_convert.cli.result",
+    "fcn_convert.conversion",
+    "fcn_convert.spec_yaml",
+    "fcn_convert.spec_schema",
+    "fcn_convert.report.terminal",
+    "fcn_convert.__main__",
+    "rich.console",
+    "fcn_convert.torch_quietly",
+)
 PACKAGE = Path(import_module("fcn_convert").__file__ or "").parent
 TRACED = {
     str(PACKAGE / name)

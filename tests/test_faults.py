@@ -6,6 +6,7 @@ nothing is left behind but what SIGKILL leaves, which the next run removes.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -227,3 +228,36 @@ def test_a_signal_at_every_line(server: Server, place: Place) -> None:
     assert set(statuses[:10]) <= {-signal.SIGTERM, 143}
     assert set(statuses[10:-5]) == {143}
     assert len(statuses) > 300
+
+
+def test_the_file_is_synced_then_moved_then_its_folder_then_reported(
+    server: Server, place: Place
+) -> None:
+    place.reset()
+    calls = server.run(place).calls
+    moves = [at for at, call in enumerate(calls) if call.startswith(("link", "replace"))]
+    assert [calls[at].split()[-1] for at in moves] == [OUTPUT, REPORT]
+    for at, draft in zip(moves, (calls[move].split()[1] for move in moves), strict=True):
+        last_write = max(
+            n
+            for n, c in enumerate(calls)
+            if c.startswith(("pwrite", "write", "copy")) and draft in c
+        )
+        assert any(c.startswith("fsync") and draft in c for c in calls[last_write:at])
+        after = calls[at + 1 :][: (moves[1] - moves[0]) if at == moves[0] else None]
+        assert f"fsync {place.folder}" in after
+
+
+def test_a_draft_whose_owner_lives_is_left_alone(server: Server, place: Place) -> None:
+    place.reset()
+    kind = next(c for c in server.run(place).calls if ".tmp" in c).split()[1].rsplit("-", 1)[0]
+    place.reset()
+    draft = place.folder / f"{kind}-0000000000000000.tmp"
+    with draft.open("wb") as owner:
+        fcntl.flock(owner, fcntl.LOCK_EX)
+        assert server.run(place).status == 0
+        assert draft.exists()
+    place.reset()
+    draft.write_bytes(b"left")
+    assert server.run(place).status == 0
+    assert not draft.exists()
