@@ -288,7 +288,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_older_report(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr("os.write", full)
     with pytest.raises(OutputError, match=r"r\.json: No space left on device$"):
         write_report(HANDMADE, path)
     assert path.read_text() == "older"
