@@ -1,7 +1,8 @@
 # fcn-convert from a fresh clone: `make convert` installs into .venv and converts the samples.
 #
 #   make convert [CHECKPOINTS=folder] [OUT=folder] [ARGS="--verify bytes"] [PYTHON=python]
-#   make test · make test-all · make check · make bench · make survey · make samples · make clean
+#   make test · make test-all · make check · make bench · make survey · make samples
+#   make pictures · make clean
 #
 # Paths must not contain blanks: make splits its lists there.
 
@@ -91,6 +92,10 @@ check: $(INSTALLED_DEV)
 .PHONY: samples
 samples: $(INSTALLED_DEV)
 	$(RUN) sample_checkpoints/train.py
+
+.PHONY: pictures
+pictures: $(INSTALLED_DEV)
+	$(RUN) sample_checkpoints/pictures.py
 
 .PHONY: bench
 bench: $(INSTALLED_DEV)

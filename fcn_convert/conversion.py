@@ -20,6 +20,7 @@ from fcn_convert.plan import Plan, make_plan
 from fcn_convert.proof import Level, Proof
 from fcn_convert.report import CheckFailedError, FileEntry, Report, make_report
 from fcn_convert.report.files import check_suffix, write_report
+from fcn_convert.report.model_entry import ModelRequest
 from fcn_convert.spec import Spec, load_spec, make_spec
 from fcn_convert.verify import verify
 from fcn_convert.write import write
@@ -104,14 +105,13 @@ def verify_conversion(
     reports: Iterable[str | Path] = (),
     level: Level = "activations",
     strict: bool = False,
-    model: tuple[str, str] | None = None,
+    model: ModelRequest | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Hold an existing conversion against its original and return the report.
 
-    Arguments are those of `convert`; no report is written unless one is named. model: the factory
-    of the model, `module:factory`, whose code is run, and the size of its input, `3,224,224`: both
-    networks are run, too. Raises
+    Arguments are those of `convert`; no report is written unless one is named. model: runs
+    both networks, too, and so the code of the model. Raises
     CheckFailedError, with the report, where a check fails.
     """
     source, target = Path(original), Path(converted)
@@ -130,10 +130,10 @@ def verify_conversion(
         entry = replace(_entry(target, after.nbytes, proof), format=after.index.format)
         report = make_report(parsed, resolved, before, entry, proof, strict=strict, writes=False)
         if model is not None and proof.shapes_agree:
-            from fcn_convert.model.endtoend import Files, check_model  # noqa: PLC0415 - runs torch
+            from fcn_convert.model.endtoend import Files, with_model  # noqa: PLC0415 - runs torch
 
             files = Files(before, after, resolved, state_dict)
-            report = report.with_model(check_model(*model, files))
+            report = with_model(report, model, files)
     _write_reports(report, paths, "the check is done")
     if report.verdict.problems:
         raise CheckFailedError(report)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from fcn_convert.cli import app
@@ -24,6 +28,18 @@ SAMPLES = {
     "two_heads.pth": ("TwoHeads", "1,8,8"),
     "sequence.safetensors": ("SequenceNet", "8,8"),
 }
+
+
+def load_script() -> Any:
+    found = importlib.util.spec_from_file_location("train", TRAIN)
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+train = load_script()
 
 
 def run(*arguments: str | Path) -> Result:
@@ -199,3 +215,102 @@ def test_what_makes_cells_differ_from_crops_is_named(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert "0 pads its input" in done.stdout
     assert "2 has ceil_mode" in done.stdout
+
+
+def canvas(folder: Path, size: tuple[int, int], mode: str = "L") -> Path:
+    """Save a gray image of noise, (width, height)."""
+    pixels = torch.randint(0, 256, (size[0] * size[1] * (3 if mode == "RGB" else 1),))
+    path = folder / "canvas.png"
+    Image.frombytes(mode, size, bytes(pixels.tolist())).save(path)
+    return path
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_picture_shows_the_best_class_of_every_cell(mode: str, tmp_path: Path) -> None:
+    image = canvas(tmp_path, (20, 14), mode)
+    done, model = verified("vgg.ckpt", tmp_path, "--image", str(image))
+    assert done.exit_code == 0
+    [entry] = model["pictures"]
+    net = train.VGG()
+    net.load_state_dict(torch.load(FOLDER / "vgg.ckpt", weights_only=True)["state_dict"])
+    gray = Image.open(image).convert("L")
+    pixels = torch.tensor(list(gray.tobytes()), dtype=torch.float64).view(14, 20) / 255
+    windows = pixels.unfold(0, 8, 2).unfold(1, 8, 2)  # nothing is padded, so crops are the oracle
+    with torch.inference_mode():
+        scores = net.double().eval()(windows.reshape(-1, 1, 8, 8)).softmax(1)
+    assert entry["classes"] == scores.argmax(1).view(4, 7).tolist()
+    assert entry["chosen"] == int(scores.amax(0).argmax())
+    assert entry["probability"] == pytest.approx(float(scores.max()))
+    drawn = Image.open(tmp_path / "vgg.fcn.canvas.png").convert("RGB")
+    scale = 480 // 20
+    assert drawn.size == (3 * 20 * scale + 2 * scale, 14 * scale)
+    assert drawn.getpixel((1, 1)) != drawn.getpixel((drawn.width // 2, drawn.height // 2))
+    data = base64.b64decode(entry["png"].removeprefix("data:image/png;base64,"))
+    assert data == (tmp_path / "vgg.fcn.canvas.png").read_bytes()
+
+
+def test_the_class_of_the_heat_map_can_be_chosen(tmp_path: Path) -> None:
+    image = canvas(tmp_path, (9, 9))
+    done, model = verified("lenet.pth", tmp_path, "--image", str(image), "--class", "3")
+    assert done.exit_code == 0
+    assert model["pictures"][0]["chosen"] == 3
+
+
+def broken_image(folder: Path) -> list[str | Path]:
+    path = folder / "broken.png"
+    path.write_bytes(b"no image")
+    return ["--image", path]
+
+
+BAD_IMAGES = {
+    "no-image": (broken_image, "broken.png: is no image that can be read"),
+    "missing": (lambda folder: ["--image", folder / "none.png"], "none.png: is no image"),
+    "small": (
+        lambda folder: ["--image", canvas(folder, (7, 20))],
+        r"has 20×7 pixels (H×W), fewer than the model's own input, 8×8",
+    ),
+    "class": (
+        lambda folder: ["--image", canvas(folder, (9, 9)), "--class", "10"],
+        "--class 10: the model has the classes 0 to 9",
+    ),
+    "same-stem": (
+        lambda folder: ["--image", canvas(folder, (9, 9)), "--image", folder / "x" / "canvas.bmp"],
+        "two images would give this picture",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), BAD_IMAGES.values(), ids=BAD_IMAGES)
+def test_an_unusable_image_is_one_sentence(make: Any, message: str, tmp_path: Path) -> None:
+    pair = converted("lenet.pth", tmp_path)
+    options = ("--verify", "bytes", "--model", f"{TRAIN}:LeNet", "--input", "1,8,8")
+    done = run("verify", *pair, *options, *make(tmp_path))
+    assert message in str(done.exception)
+    assert type(done.exception).__name__ in {"ModelError", "OutputError"}
+    assert not list(tmp_path.glob("*.fcn.*.png"))
+
+
+def test_a_picture_needs_a_model(tmp_path: Path) -> None:
+    done = run("verify", *converted("lenet.pth", tmp_path), "--image", canvas(tmp_path, (9, 9)))
+    assert done.exit_code == 2
+    assert "go with --model and --input" in " ".join(done.output.replace("│", " ").split())
+
+
+def test_a_picture_replaces_no_image(tmp_path: Path) -> None:
+    pair = converted("lenet.pth", tmp_path)
+    image = canvas(tmp_path, (9, 9)).rename(tmp_path / "lenet.fcn.canvas.png")
+    (tmp_path / "lenet.fcn.lenet.fcn.canvas.png").symlink_to(image)
+    options = ("--verify", "bytes", "--model", f"{TRAIN}:LeNet", "--input", "1,8,8")
+    done = run("verify", *pair, *options, "--image", image)
+    assert "is not a regular file" in str(done.exception)
+
+
+def test_without_pillow_the_error_names_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = canvas(tmp_path, (9, 9))
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    pair = converted("lenet.pth", tmp_path)
+    options = ("--verify", "bytes", "--model", f"{TRAIN}:LeNet", "--input", "1,8,8")
+    done = run("verify", *pair, *options, "--image", image)
+    assert "pip install 'fcn-convert[pictures]'" in str(done.exception)

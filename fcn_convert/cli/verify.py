@@ -33,6 +33,13 @@ def verify(
     verbose: Verbose = False,
     model: ModelFactory = None,
     sizes: InputSizes = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option("--image", help="Draw what the network sees of it, into CONVERTED.IMAGE.png."),
+    ] = None,
+    chosen: Annotated[
+        int | None, typer.Option("--class", help="The class of the heat map; default: the best.")
+    ] = None,
 ) -> None:
     """Hold a converted file against its original; exit 1 where they disagree.
 
@@ -41,8 +48,11 @@ def verify(
     """
     from fcn_convert.cli.result import View, show
     from fcn_convert.conversion import verify_conversion
+    from fcn_convert.report.model_entry import ModelRequest
 
     both = both_or_none(model, sizes)
+    if both is None and (image or chosen is not None):
+        raise typer.BadParameter("--image and --class go with --model and --input")
     show(
         lambda progress: verify_conversion(
             original,
@@ -51,7 +61,7 @@ def verify(
             reports=report or (),
             level=level,
             strict=strict,
-            model=both,
+            model=ModelRequest(*both, tuple(image or ()), chosen) if both else None,
             progress=progress,
         ),
         View(as_json, quiet, verbose),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from time import perf_counter
 from typing import Any
@@ -15,8 +15,10 @@ from fcn_convert.layers import Resolved
 from fcn_convert.model.build import make_convertible
 from fcn_convert.model.factory import example_of, make_model
 from fcn_convert.model.field import receptive_field
+from fcn_convert.model.picture import picture, picture_paths, write_pictures
 from fcn_convert.model.values import leaves
-from fcn_convert.report.model_entry import ModelEntry
+from fcn_convert.report import Report
+from fcn_convert.report.model_entry import ModelEntry, ModelRequest
 from fcn_convert.tensors import StateDict
 from fcn_convert.torch_quietly import Tensor, fx, nn, torch
 
@@ -48,12 +50,23 @@ class Pair:
     example: Tensor
 
 
-def check_model(factory: str, sizes: str, files: Files) -> ModelEntry:
+def with_model(report: Report, request: ModelRequest, files: Files) -> Report:
+    """Run the model and add what it showed to a report; write the pictures beside the output.
+
+    Raises ModelError where a model or an image is unusable, OutputError for a picture.
+    """
+    paths = picture_paths(request.images, files.converted.path)
+    entry = check_model(request, files)
+    write_pictures(entry.pictures, paths)
+    return report.with_model(entry)
+
+
+def check_model(request: ModelRequest, files: Files) -> ModelEntry:
     """Load both checkpoints strictly and compare what the networks answer.
 
     Raises ModelError where a model cannot be made or does not take its checkpoint.
     """
-    pair = _loaded(factory, example_of(sizes), files)
+    pair = _loaded(request.factory, example_of(request.input), files)
     with torch.inference_mode():
         inputs = torch.randn(
             SAMPLES, *pair.example.shape[1:], generator=torch.Generator().manual_seed(1)
@@ -64,17 +77,22 @@ def check_model(factory: str, sizes: str, files: Files) -> ModelEntry:
         wide = inputs.double()
         outputs, apart, scale = _apart(pair.network(wide), pair.model(wide))
         stride = _stride(pair)
-        return _entry((factory, sizes), pair, stride, (outputs, apart, scale), stored)
+        entry = _entry(request, pair, stride, (outputs, apart, scale), stored)
+        window = tuple(pair.example.shape[1:])
+        pictures = [
+            picture(path, pair.network, window, stride, request.chosen) for path in request.images
+        ]
+        return replace(entry, pictures=tuple(pictures))
 
 
 def _entry(
-    named: tuple[str, str],
+    request: ModelRequest,
     pair: Pair,
     stride: tuple[int, ...] | None,
     native: tuple[int, float, float],
     stored: float | None,
 ) -> ModelEntry:
-    (factory, sizes), (outputs, apart, scale) = named, native
+    outputs, apart, scale = native
     shape = pair.example.shape
     steps = stride or (GROWTH,) * (len(shape) - 2)
     window = shape[2:]
@@ -91,8 +109,8 @@ def _entry(
     differ = _crop_difference(answer, [found for _, _, found in each]) if each else None
     same = differ is not None and differ <= RELATIVE * scale
     return ModelEntry(
-        factory=factory,
-        input=sizes,
+        factory=request.factory,
+        input=request.input,
         passed=apart <= RELATIVE * scale,
         outputs=outputs,
         max_abs_diff=apart,

@@ -3,6 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What to run: the model's factory, `module:factory`, and its input's size, `3,224,224`.
+
+    images: files to draw what the network sees of; chosen: the class to draw, default the best.
+    """
+
+    factory: str
+    input: str
+    images: tuple[Path, ...] = ()
+    chosen: int | None = None
+
+
+@dataclass(frozen=True)
+class PictureEntry:
+    """What the network sees of an image.
+
+    chosen: the class of the heat map, and its highest probability. classes: the best class of every
+    cell, by rows. png: the picture, image, heat map and class map, as a data URI.
+    """
+
+    image: str
+    chosen: int
+    probability: float
+    classes: tuple[tuple[int, ...], ...]
+    png: str
 
 
 @dataclass(frozen=True)
@@ -39,3 +68,4 @@ class ModelEntry:
     macs_crops: int
     seconds_one_pass: float
     seconds_crops: float
+    pictures: tuple[PictureEntry, ...] = ()

@@ -1,0 +1,208 @@
+"""The classic picture: an image, the heat map of a class over it, and the map of best classes."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fcn_convert.atomic import atomically, check_target
+from fcn_convert.errors import ModelError, OutputError
+from fcn_convert.model.values import leaves
+from fcn_convert.report.model_entry import PictureEntry
+from fcn_convert.torch_quietly import Tensor, functional, fx, torch
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PANEL = 480
+"""Pixels that the longer side of each of the three panels has, at least where it is scaled up."""
+MAX_PIXELS = 1 << 24
+MODES = {1: "L", 3: "RGB"}
+SURE = 0.9
+"""Probability from which on a cell's class is written into it."""
+LABEL_PIXELS = 7
+"""A cell must be as large, in the picture, for its label to be written into it."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a network answers to an image. probabilities: (classes, rows, columns)."""
+
+    probabilities: Tensor
+    chosen: int
+
+    @property
+    def best(self) -> Tensor:
+        """The best class of every cell, (rows, columns)."""
+        return self.probabilities.argmax(0)
+
+
+def picture(
+    path: Path,
+    network: fx.GraphModule,
+    window: tuple[int, ...],
+    stride: tuple[int, ...] | None,
+    chosen: int | None,
+) -> PictureEntry:
+    """Run a network on an image and draw what it sees.
+
+    window: the pixels of the model's own input, (C, H, W). chosen: the class of the heat map;
+    default: that with the highest probability anywhere. Pixels are given as 0 to 1. Raises
+    ModelError where the image cannot be read or is too small.
+    """
+    if len(window) != 3 or window[0] not in MODES or stride is None:
+        raise ModelError(
+            "--image: needs a model of images, with an --input of 1,H,W or 3,H,W and a regular "
+            "stride"
+        )
+    image = _read(path, window)
+    dtype = next(network.parameters()).dtype
+    given = _as_tensor(image, window[0]).to(dtype)
+    answer = _answer(next(leaves(network(given)), None), chosen, path)
+    drawn = _drawn(image, answer, window[1:], stride)
+    stream = io.BytesIO()
+    drawn.save(stream, "PNG", optimize=True)
+    text = base64.b64encode(stream.getvalue()).decode("ascii")
+    return PictureEntry(
+        image=str(path),
+        chosen=answer.chosen,
+        probability=float(answer.probabilities[answer.chosen].max()),
+        classes=tuple(tuple(map(int, row)) for row in answer.best.tolist()),
+        png=f"data:image/png;base64,{text}",
+    )
+
+
+def picture_paths(images: Iterable[Path], converted: Path) -> list[Path]:
+    """Return where the pictures go, beside the converted file; raises OutputError, early.
+
+    `lenet.fcn.safetensors` and `canvas.png` give `lenet.fcn.canvas.png`.
+    """
+    given = list(images)
+    paths = [converted.with_suffix(f".{image.stem}.png") for image in given]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise OutputError(f"{path}: two images would give this picture; rename one")
+        check_target(path, replace=True, inputs=[*given, converted])
+    return paths
+
+
+def write_pictures(entries: Iterable[PictureEntry], paths: Iterable[Path]) -> None:
+    """Write each picture as a PNG file; raises OutputError."""
+    for entry, path in zip(entries, paths, strict=True):
+        with atomically(path, replace=True) as draft:
+            try:
+                draft.path.write_bytes(base64.b64decode(entry.png.partition(",")[2]))
+            except OSError as error:
+                raise OutputError(f"{path}: {error.strerror}") from error
+
+
+def _pillow() -> Any:
+    try:
+        import PIL.Image  # noqa: PLC0415 - an extra
+        import PIL.ImageDraw  # noqa: PLC0415 - likewise
+    except ImportError as error:
+        raise ModelError(
+            "--image needs Pillow: install it with `pip install 'fcn-convert[pictures]'`"
+        ) from error
+    return PIL
+
+
+def _read(path: Path, window: tuple[int, ...]) -> Image:
+    pillow = _pillow()
+    try:
+        with pillow.Image.open(path) as opened:
+            width, height = opened.size
+            if width * height > MAX_PIXELS:
+                raise ModelError(f"{path}: has {width}×{height} pixels, more than {MAX_PIXELS}")
+            image: Image = opened.convert(MODES[window[0]])
+    except (OSError, ValueError, SyntaxError, pillow.Image.DecompressionBombError) as error:
+        raise ModelError(f"{path}: is no image that can be read: {error}") from error
+    if height < window[1] or width < window[2]:
+        raise ModelError(
+            f"{path}: has {height}×{width} pixels (H×W), fewer than the model's own input, "
+            f"{window[1]}×{window[2]}"
+        )
+    return image
+
+
+def _as_tensor(image: Image, channels: int) -> Tensor:
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(1, image.height, image.width, channels).permute(0, 3, 1, 2) / 255
+
+
+def _answer(maps: Tensor | None, chosen: int | None, path: Path) -> Answer:
+    if maps is None or maps.dim() != 4:
+        raise ModelError(f"{path}: the network's first answer is no map of classes, (N, K, H, W)")
+    scores = maps[0].double()
+    total = scores.sum(0)
+    sums_to_one = torch.allclose(total, torch.ones_like(total)) and bool((scores >= 0).all())
+    probabilities = scores if sums_to_one else scores.softmax(0)
+    if chosen is not None and not 0 <= chosen < len(scores):
+        raise ModelError(f"--class {chosen}: the model has the classes 0 to {len(scores) - 1}")
+    best = int(probabilities.amax((1, 2)).argmax()) if chosen is None else chosen
+    return Answer(probabilities, best)
+
+
+def _drawn(image: Image, answer: Answer, window: tuple[int, ...], stride: tuple[int, ...]) -> Image:
+    """Draw the three panels beside each other; a cell stands over the middle of its window."""
+    pillow = _pillow()
+    scale = max(1, PANEL // max(image.size))
+    size = (image.width * scale, image.height * scale)
+    base = image.convert("RGB").resize(size, pillow.Image.Resampling.NEAREST)
+    panels = [base, base.copy(), base.copy()]
+    heat, classes = (pillow.ImageDraw.Draw(panel, "RGBA") for panel in panels[1:])
+    count, rows, columns = answer.probabilities.shape
+    peaks = _peaks(answer, window, stride)
+    for row in range(rows):
+        for column in range(columns):
+            box = _box(row, column, window, stride, scale)
+            share = float(answer.probabilities[answer.chosen, row, column])
+            heat.rectangle(box, fill=(255, int(220 * (1 - share)), 0, int(190 * share)))
+            best = int(answer.best[row, column])
+            sure = float(answer.probabilities[best, row, column])
+            classes.rectangle(box, fill=(*_color(best, count), int(170 * sure**2)))
+            if peaks[row, column] and min(box[2] - box[0], box[3] - box[1]) >= LABEL_PIXELS:
+                middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
+                classes.text(
+                    middle,
+                    str(best),
+                    fill="white",
+                    anchor="mm",
+                    stroke_width=2,
+                    stroke_fill="black",
+                )
+    whole = pillow.Image.new("RGB", (3 * size[0] + 2 * scale, size[1]), "white")
+    for at, panel in enumerate(panels):
+        whole.paste(panel, (at * (size[0] + scale), 0))
+    drawn: Image = whole.quantize(128)
+    return drawn
+
+
+def _peaks(answer: Answer, window: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    """Return which cells are labelled: sure ones, and the surest of half a window around."""
+    surest = answer.probabilities.amax(0)
+    reach = [max(1, size // step // 2) for size, step in zip(window, stride, strict=True)]
+    around = functional.max_pool2d(surest[None], [2 * cells + 1 for cells in reach], 1, reach)
+    return (surest == around[0]) & (surest >= SURE)
+
+
+def _box(
+    row: int, column: int, window: tuple[int, ...], stride: tuple[int, ...], scale: int
+) -> tuple[int, int, int, int]:
+    """Return where a cell is drawn, of the size of a stride: left, top, right, bottom."""
+    top = row * stride[0] + (window[0] - stride[0]) // 2
+    left = column * stride[1] + (window[1] - stride[1]) // 2
+    right, bottom = (left + stride[1]) * scale - 1, (top + stride[0]) * scale - 1
+    return left * scale, top * scale, right, bottom
+
+
+def _color(index: int, count: int) -> tuple[int, int, int]:
+    """Return a color of its own for each class."""
+    from colorsys import hsv_to_rgb  # noqa: PLC0415 - only to draw
+
+    red, green, blue = hsv_to_rgb(index / max(count, 1), 0.9, 0.8)
+    return int(255 * red), int(255 * green), int(255 * blue)
