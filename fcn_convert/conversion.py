@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -29,6 +30,7 @@ OUTPUT_FORMAT = "safetensors"
 OUTPUT_SUFFIX = ".fcn.safetensors"
 REPORT_SUFFIX = ".report.json"
 SPEC_SUFFIX = ".yaml"
+TORCH = "fcn_convert.torch_quietly"
 
 Progress = Callable[[int, int], None]
 """Told of the bytes done and of all bytes to do."""
@@ -149,8 +151,8 @@ def _beside(path: Path, suffix: str) -> Path:
 
 def _start_importing_torch(level: Level) -> None:
     """Import torch, which takes a second, while bytes are copied and hashed."""
-    if level == "activations":
-        Thread(target=import_module, args=["fcn_convert.torch_quietly"], daemon=True).start()
+    if level == "activations" and TORCH not in sys.modules:
+        Thread(target=import_module, args=[TORCH], daemon=True).start()
 
 
 def _with_evidence(resolved: Resolved, original: Checkpoint, level: Level) -> Resolved:

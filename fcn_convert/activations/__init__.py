@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from threading import Lock
 
 from fcn_convert.activations.answers import ConvolutionAnswers, DenseAnswers, Job, Scratch, Stored
@@ -11,6 +11,7 @@ from fcn_convert.activations.comparison import Comparison
 from fcn_convert.activations.inputs import make_inputs
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance
+from fcn_convert.formats.strided import BLOCK_BYTES
 from fcn_convert.layers import DenseLayer
 from fcn_convert.proof import Check
 from fcn_convert.torch_quietly import torch
@@ -46,25 +47,31 @@ def compare(
 
 
 def _compute(jobs: list[tuple[int, Job]], advance: Advance) -> None:
-    """Do all jobs, in as many threads as help."""
+    """Do all jobs, in as many threads as help; a few blocks are done before a thread starts."""
     waiting = deque(jobs)
-
-    def work() -> None:
-        scratch = Scratch()
-        with torch.inference_mode():  # which holds for one thread only
-            while waiting:
-                workers.go_on()
-                try:
-                    nbytes, job = waiting.popleft()
-                except IndexError:  # another thread was quicker
-                    return
-                job(scratch)
-                advance(nbytes)
-
-    threads = min(threads_to_compute(), len(jobs))
+    blocks = sum(nbytes for nbytes, _ in jobs) // BLOCK_BYTES
+    threads = min(threads_to_compute(), blocks)
+    if threads <= 1:
+        _work(waiting, lambda: None, advance)
+        return
     with Workers(threads) as workers:
-        for done in [workers.start(work) for _ in range(threads)]:
+        started = [workers.start(_work, waiting, workers.go_on, advance) for _ in range(threads)]
+        for done in started:
             done.result()
+
+
+def _work(waiting: deque[tuple[int, Job]], go_on: Callable[[], None], advance: Advance) -> None:
+    """Do jobs until none waits."""
+    scratch = Scratch()
+    with torch.inference_mode():  # which holds for one thread only
+        while waiting:
+            go_on()
+            try:
+                nbytes, job = waiting.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            job(scratch)
+            advance(nbytes)
 
 
 class _Settings:

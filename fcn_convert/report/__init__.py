@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite, prod
 from typing import Any, Literal
@@ -299,9 +300,13 @@ def _kept(tensor: TensorInfo, name: str, checks: tuple[Check, ...]) -> TensorEnt
 def versions() -> dict[str, str]:
     """Return the versions that results can depend on; reads metadata, imports nothing."""
     found = {"python": platform.python_version()}
-    for package in ("fcn-convert", "torch", "safetensors"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+    return found | {name: _version(name) for name in ("fcn-convert", "torch", "safetensors")}
+
+
+@cache
+def _version(package: str) -> str:
+    """Return an installed version; reading it takes a millisecond, as long as a small file."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,7 +1,7 @@
 """Times fcn-convert against `cp` and against the script everyone writes, whole processes each.
 
 `make bench`. Each figure is the median of interleaved runs in this one run; what counts are the
-ratios, and peak resident memory. Prints a table and writes bench.json into the folder of the files.
+ratios, and peak resident memory. Prints a table and writes it as JSON.
 """
 
 from __future__ import annotations
@@ -9,216 +9,197 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-NAIVE = Path(__file__).with_name("naive.py")
+from measure import Runs, copy, interleaved, naive, ours, timed
+from xfs import mounted
+
 SMALL = Path(__file__).with_name("small.py")
 FILES = Path(__file__).with_name("files.py")
 SMALL_FILES, SMALL_NAIVE = 200, 20
-
-
-@dataclass
-class Runs:
-    """Wall-clock seconds and peak memory, in MB, of one command's runs."""
-
-    seconds: list[float]
-    memory: list[float]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
+TINY = (10, 1_000, 10_000, 100_000)
+LEVELS = ("shapes", "bytes", "activations")
 
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the table: what was asked, and whether it was met."""
+    """A row of the table: what was asked, and whether it was met; None where it was skipped.
+
+    ratio: of ours to the reference, in what the target is about.
+    """
 
     case: str
-    ours: float
-    reference: float
-    ratio: float
-    memory_mb: float
     target: str
-    met: bool
+    met: bool | None
+    ours: float | None = None
+    reference: float | None = None
+    ratio: float | None = None
+    memory_mb: float | None = None
 
 
-def timed(command: list[str]) -> tuple[float, float]:
-    """Run a command; return its seconds and its peak memory in MB, children included."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} exited {process.returncode}")
-    return seconds, usage.ru_maxrss / 1000
-
-
-def interleaved(commands: dict[str, list[str]], repeats: int) -> dict[str, Runs]:
-    """Run all commands in turn, `repeats` times after a warm-up."""
-    runs = {name: Runs([], []) for name in commands}
-    for turn in range(repeats + 1):
-        for name, command in commands.items():
-            os.sync()
-            seconds, memory = timed(command)
-            if turn:
-                runs[name].seconds.append(seconds)
-                runs[name].memory.append(memory)
-    return runs
-
-
-def ours(source: Path, spec: str, level: str, out: Path) -> list[str]:
-    """Return our command for a source."""
-    return [
-        *(sys.executable, "-m", "fcn_convert", "convert", str(source), "-q", "--force"),
-        *("--spec", str(source.parent / spec), "--verify", level, "-o", str(out)),
-    ]
-
-
-def naive(source: Path, order: str, out: Path) -> list[str]:
-    """Return the command of the script everyone writes."""
-    script = f"{sys.executable} {NAIVE} {source} {out} {order} && sync {out}"
-    return ["sh", "-c", script]
-
-
-def copy(source: Path, out: Path) -> list[str]:
-    """Return the command that only copies."""
-    return ["sh", "-c", f"cp --reflink=never {source} {out} && sync {out}"]
-
-
-def cases(folder: Path, repeats: int) -> Iterator[Case]:
-    """Yield every row, each as soon as it is measured."""
-    out, other = folder / "out.safetensors", folder / "other"
-    single: dict[tuple[str, str], float] = {}
-    for name in ("vgg16.safetensors", "vgg16.pth"):
-        source = folder / name
-        runs = interleaved(
-            {
-                **{
-                    level: ours(source, "chw.yaml", level, out)
-                    for level in ("shapes", "bytes", "activations")
-                },
-                "cp": copy(source, other),
-                "naive": naive(source, "CHW", other),
-            },
-            repeats,
-        )
-        single |= {(name, level): max(run.memory) for level, run in runs.items()}
-        yield from levels(name, runs)
-    source = folder / "vgg16.safetensors"
-    runs = interleaved(
-        {
-            "hwc": ours(source, "hwc.yaml", "activations", out),
-            "naive": naive(source, "HWC", other),
-        },
-        repeats,
-    )
-    yield row("H, W, C, activations", runs["hwc"], runs["naive"], 1.2, memory=0.5)
-    yield from twice(folder, out, single)
-    yield from start_up(repeats)
-    yield from small(folder)
-
-
-def levels(name: str, runs: dict[str, Runs]) -> Iterator[Case]:
-    """Yield the rows of one container."""
-    shapes, cp = runs["shapes"], runs["cp"]
-    met = shapes.median <= cp.median + 0.4 and max(shapes.memory) <= 64
-    yield Case(
-        f"{name}, shapes",
-        shapes.median,
-        cp.median,
-        shapes.median / cp.median,
-        max(shapes.memory),
-        "≤ cp + 0.4 s, ≤ 64 MB",
-        met,
-    )
-    level = runs["bytes"]
-    met = level.median <= 0.5 * runs["naive"].median and max(level.memory) <= 64
-    yield Case(
-        f"{name}, bytes",
-        level.median,
-        runs["naive"].median,
-        level.median / runs["naive"].median,
-        max(level.memory),
-        "≤ 0.5 × naive, ≤ 64 MB",
-        met,
-    )
-    yield row(f"{name}, activations", runs["activations"], runs["naive"], 1.0, memory=0.5)
-
-
-def row(name: str, run: Runs, reference: Runs, target: float, *, memory: float) -> Case:
-    """Make a row whose targets are ratios of time and of memory to the naive script's."""
+def against(name: str, run: Runs, reference: Runs, target: str, *, met: bool) -> Case:
+    """Make a row about time."""
     ratio = run.median / reference.median
-    met = ratio <= target and max(run.memory) <= memory * max(reference.memory)
-    wanted = f"≤ {target} × naive, ≤ {memory:g} × its {max(reference.memory):.0f} MB"
-    return Case(name, run.median, reference.median, ratio, max(run.memory), wanted, met)
+    return Case(name, target, met, run.median, reference.median, ratio, run.peak)
 
 
-def twice(folder: Path, out: Path, single: dict[tuple[str, str], float]) -> Iterator[Case]:
-    """Yield how memory grows with the size of the file."""
-    for level in ("shapes", "bytes", "activations"):
-        command = ours(folder / "vgg16-twice.safetensors", "twice.yaml", level, out)
-        seconds, memory = timed(command)
-        before = single["vgg16.safetensors", level]
-        grows = memory / before
-        name = f"twice the size, {level}: memory"
-        yield Case(name, seconds, before, grows, memory, "≤ 1.05 × single", grows <= 1.05)
+def as_fast_as(name: str, run: Runs, reference: Runs, times: float) -> Case:
+    """Make a row whose targets are ratios of time and of memory to the naive script's."""
+    met = run.median <= times * reference.median and run.peak <= reference.peak / 2
+    target = f"≤ {times:g} × naive, ≤ half of its {reference.peak:.0f} MB"
+    return against(name, run, reference, target, met=met)
 
 
-def start_up(repeats: int) -> Iterator[Case]:
-    """Yield the time of `--version` against its unavoidable imports."""
-    runs = interleaved(
-        {
-            "version": [sys.executable, "-m", "fcn_convert", "--version"],
-            "imports": [sys.executable, "-c", "import typer, rich.console"],
-        },
-        repeats * 2,
-    )
+def container(name: str) -> Callable[[Path, int], Iterator[Case]]:
+    """Return what measures every level on one container."""
+
+    def measure(folder: Path, repeats: int) -> Iterator[Case]:
+        source, out, other = folder / name, folder / "out.safetensors", folder / "other"
+        commands = {level: ours(source, "chw.yaml", level, out) for level in LEVELS}
+        commands |= {"cp": copy(source, other), "naive": naive(source, "CHW", other)}
+        runs = interleaved(commands, repeats)
+        run, cp = runs["shapes"], runs["cp"]
+        met = run.median <= cp.median + 0.4 and run.peak <= 64
+        yield against(f"{name}, shapes", run, cp, "≤ cp + 0.4 s, ≤ 64 MB", met=met)
+        run, script = runs["bytes"], runs["naive"]
+        met = run.median <= 0.5 * script.median and run.peak <= 64
+        yield against(f"{name}, bytes", run, script, "≤ 0.5 × naive, ≤ 64 MB", met=met)
+        yield as_fast_as(f"{name}, activations", runs["activations"], script, 1.0)
+
+    return measure
+
+
+def permuted(folder: Path, repeats: int) -> Iterator[Case]:
+    """Measure a conversion whose values change places."""
+    source = folder / "vgg16.safetensors"
+    commands = {
+        "ours": ours(source, "hwc.yaml", "activations", folder / "out.safetensors"),
+        "naive": naive(source, "HWC", folder / "other"),
+    }
+    runs = interleaved(commands, repeats)
+    yield as_fast_as("flattened H, W, C, activations", runs["ours"], runs["naive"], 1.2)
+
+
+def twice(folder: Path, repeats: int) -> Iterator[Case]:
+    """Measure whether memory grows with the size of the file."""
+    out = folder / "out.safetensors"
+    single, double = folder / "vgg16.safetensors", folder / "vgg16-twice.safetensors"
+    for spec, level in (*(("chw.yaml", level) for level in LEVELS), ("hwc.yaml", "activations")):
+        commands = {
+            "single": ours(single, spec, level, out),
+            "twice": ours(double, spec, level, out),
+        }
+        runs = interleaved(commands, min(repeats, 2))
+        before, after = runs["single"].peak, runs["twice"].peak
+        name = f"twice the size, {spec.removesuffix('.yaml').upper()}, {level}: MB"
+        yield Case(
+            name, "≤ 1.05 × single", after <= 1.05 * before, after, before, after / before, after
+        )
+
+
+def reflink(folder: Path, repeats: int) -> Iterator[Case]:
+    """Measure where the file system shares blocks: time, and what the disk grows by."""
+    name, target = "XFS with reflink, shapes", "≤ a 1 MB file + 0.1 s, disk grows ≤ 1 MB"
+    with mounted(folder) as place:
+        if isinstance(place, str):
+            yield Case(f"{name}: skipped, {place}", target, met=None)
+            return
+        for file in ("vgg16.safetensors", "one-mb.safetensors", "chw.yaml", "tiny.yaml"):
+            shutil.copyfile(folder / file, place / file)
+        large, small = place / "large.fcn.safetensors", place / "small.fcn.safetensors"
+        big = ours(place / "vgg16.safetensors", "chw.yaml", "shapes", large)
+        os.sync()
+        before = shutil.disk_usage(place).free
+        timed(big)
+        os.sync()
+        grown = (before - shutil.disk_usage(place).free) / 1e6
+        little = ours(place / "one-mb.safetensors", "tiny.yaml", "shapes", small)
+        runs = interleaved({"large": big, "small": little}, repeats)
+        run, reference = runs["large"], runs["small"]
+        met = run.median <= reference.median + 0.1 and grown <= 1
+        yield against(f"{name}, disk grows {grown:.1f} MB", run, reference, target, met=met)
+
+
+def growth(folder: Path, repeats: int) -> Iterator[Case]:
+    """Measure time and memory against the number of tensors."""
+    before: Runs | None = None
+    for count in TINY:
+        command = ours(folder / f"tiny-{count}.safetensors", "tiny.yaml", "bytes", folder / "out")
+        runs = interleaved({"ours": command}, min(repeats, 3))["ours"]
+        name = f"{count:,} tiny tensors, bytes"
+        if before is None:
+            yield Case(name, "the first of the line", None, runs.median, memory_mb=runs.peak)
+        else:
+            met = runs.median <= 11 * before.median and runs.peak <= 11 * before.peak
+            target = "≤ 11 × the line before, time and memory"
+            yield against(name, runs, before, target, met=met)
+        before = runs
+
+
+def start_up(_: Path, repeats: int) -> Iterator[Case]:
+    """Measure `--version` against its unavoidable imports."""
+    commands = {
+        "version": [sys.executable, "-m", "fcn_convert", "--version"],
+        "imports": [sys.executable, "-c", "import typer, rich.console"],
+    }
+    runs = interleaved(commands, repeats * 2)
     version, imports = runs["version"], runs["imports"]
-    ratio = version.median / imports.median
-    yield Case(
-        "--version",
-        version.median,
-        imports.median,
-        ratio,
-        max(version.memory),
-        "≤ 1.5 × its imports",
-        ratio <= 1.5,
-    )
+    met = version.median <= 1.5 * imports.median
+    yield against("--version", version, imports, "≤ 1.5 × its imports", met=met)
 
 
-def small(folder: Path) -> Iterator[Case]:
-    """Yield the time of one small checkpoint among many in a process."""
+def small(folder: Path, repeats: int) -> Iterator[Case]:
+    """Measure one small checkpoint among many in a process."""
     out = folder / "small-out"
     out.mkdir(exist_ok=True)
-    answer = subprocess.run(
-        [sys.executable, str(SMALL), str(folder / "small"), str(out)],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    ours_each = float(answer)
+    command = [sys.executable, str(SMALL), str(folder / "small"), str(out)]
     sources = sorted((folder / "small").glob("*.safetensors"))[:SMALL_NAIVE]
-    each = statistics.median(timed(naive(source, "CHW", out / "n"))[0] for source in sources)
-    times = each / ours_each
+    each, script = [], []
+    for _ in range(repeats):
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        each.append(float(done.stdout))
+        script += [timed(naive(source, "CHW", out / "n"))[0] for source in sources]
+        sources = sources[:1]  # all of them in the first turn, then one a turn
+    ours_each, naive_each = statistics.median(each), statistics.median(script)
+    ratio = ours_each / naive_each
     name = f"{SMALL_FILES} small in one process, each"
-    yield Case(name, ours_each, each, 1 / times, 0, "≤ 1/50 × naive", times >= 50)
+    yield Case(name, "≤ 1/50 × naive", ratio <= 1 / 50, ours_each, naive_each, ratio)
+
+
+CASES: dict[str, Callable[[Path, int], Iterator[Case]]] = {
+    "safetensors": container("vgg16.safetensors"),
+    "zip": container("vgg16.pth"),
+    "hwc": permuted,
+    "twice": twice,
+    "xfs": reflink,
+    "small": small,
+    "version": start_up,
+    "growth": growth,
+}
 
 
 def show(case: Case) -> str:
     """Return a row of a Markdown table."""
-    met = "met" if case.met else "**not met**"
-    return (
-        f"| {case.case} | {case.ours:.3f} | {case.reference:.3f} | {case.ratio:.2f} "
-        f"| {case.memory_mb:.0f} | {case.target} | {met} |"
+    numbers = (
+        "" if number is None else f"{number:.{digits}f}"
+        for number, digits in (
+            (case.ours, 3),
+            (case.reference, 3),
+            (case.ratio, 3 if case.ratio and case.ratio < 0.1 else 2),
+            (case.memory_mb, 0),
+        )
     )
+    met = {True: "met", False: "**not met**", None: ""}[case.met]
+    return f"| {case.case} | {' | '.join(numbers)} | {case.target} | {met} |"
 
 
 def main() -> None:
@@ -226,19 +207,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="where the files lie; default: a new one")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", action="append", choices=CASES, help="measure this case only")
+    parser.add_argument("--json", type=Path, default=Path("bench.json"), help="the table as JSON")
     arguments = parser.parse_args()
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    day = datetime.now(UTC).date().isoformat()
     with tempfile.TemporaryDirectory(prefix="fcn-bench-") as temporary:
         folder = arguments.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         subprocess.run([sys.executable, str(FILES), str(folder), str(SMALL_FILES)], check=True)
-        sys.stdout.write("| case | ours, s | reference, s | ratio | MB | target | |\n")
-        sys.stdout.write("|---|---|---|---|---|---|---|\n")
-        measured = []
-        for case in cases(folder, arguments.repeats):
-            sys.stdout.write(show(case) + "\n")
-            sys.stdout.flush()
-            measured.append(asdict(case))
-        (folder / "bench.json").write_text(json.dumps(measured, indent=2) + "\n")
+        print(f"{day}, {machine}, medians of {arguments.repeats} runs\n")
+        print("| case | ours, s | reference, s | ratio | MB | target | |")
+        print("|---|---|---|---|---|---|---|")
+        rows = []
+        for name in arguments.only or CASES:
+            for case in CASES[name](folder, arguments.repeats):
+                print(show(case), flush=True)
+                rows.append(asdict(case))
+    table = {"date": day, "machine": machine, "repeats": arguments.repeats, "rows": rows}
+    arguments.json.write_text(json.dumps(table, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+TINY = (10, 1_000, 10_000, 100_000)
 PLAN = (64, 64, 0, 128, 128, 0, 256, 256, 256, 0, 512, 512, 512, 0, 512, 512, 512, 0)
 
 
@@ -42,17 +43,26 @@ def small(seed: int) -> dict[str, torch.Tensor]:
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
+def tiny(count: int) -> dict[str, torch.Tensor]:
+    """Return a Dense layer among so many tensors of four numbers."""
+    tensors = {f"blocks.{place}.scale": torch.zeros(4) for place in range(count)}
+    return {**tensors, "fc.weight": torch.ones(10, 36)}
+
+
 def main() -> None:
     """Write everything that is not there yet."""
     folder, count = Path(sys.argv[1]), int(sys.argv[2])
     (folder / "chw.yaml").write_text("feature_map: [512, 7, 7]\n")
     (folder / "hwc.yaml").write_text("feature_map: [512, 7, 7]\nflatten: HWC\n")
-    (folder / "twice.yaml").write_text("feature_map: [512, 7, 7]\n")
+    (folder / "tiny.yaml").write_text("feature_map: [4, 3, 3]\n")
     if not (folder / "vgg16.pth").exists():
         tensors = vgg16()
         save_file(tensors, folder / "vgg16.safetensors")
         torch.save(tensors, folder / "vgg16.pth")
         save_file(vgg16(widening=2), folder / "vgg16-twice.safetensors")
+    save_file(tiny(10) | {"filling": torch.zeros(250_000)}, folder / "one-mb.safetensors")
+    for number in TINY:
+        save_file(tiny(number), folder / f"tiny-{number}.safetensors")
     (folder / "small").mkdir(exist_ok=True)
     for seed in range(count):
         save_file(small(seed), folder / "small" / f"{seed:03}.safetensors")
