@@ -16,6 +16,7 @@ from fcn_convert.digests import Digests
 from fcn_convert.errors import OutputError, SpecError
 from fcn_convert.formats import Checkpoint, open_checkpoint
 from fcn_convert.formats.source import Advance
+from fcn_convert.infer.findings import Finding, not_computed, read_maps
 from fcn_convert.layers import Resolved, resolve
 from fcn_convert.plan import Plan, make_plan
 from fcn_convert.proof import Level, Proof
@@ -86,9 +87,11 @@ def convert(
                 with open_checkpoint(draft.path) as converted:
                     proof = verify(parsed, original, converted, level, digests, advance)
                     output_entry = _entry(target, converted.nbytes, proof)
-                resolved = _with_evidence(resolved, original, level)
+                evidence = _findings(resolved, original, level)
                 original.check_unchanged()
-                report = make_report(parsed, resolved, original, output_entry, proof, strict=strict)
+                report = make_report(
+                    parsed, resolved, original, output_entry, proof, evidence, strict=strict
+                )
                 if report.verdict.problems:
                     raise CheckFailedError(report)
                 draft.put_in_place()
@@ -126,11 +129,13 @@ def verify_conversion(
         with Digests() as digests:
             _start_importing_torch(level)
             proof = verify(parsed, before, after, level, digests, advance)
-        resolved = _with_evidence(resolved, before, level)
+        evidence = _findings(resolved, before, level)
         before.check_unchanged()
         after.check_unchanged()
         entry = replace(_entry(target, after.nbytes, proof), format=after.index.format)
-        report = make_report(parsed, resolved, before, entry, proof, strict=strict, writes=False)
+        report = make_report(
+            parsed, resolved, before, entry, proof, evidence, strict=strict, writes=False
+        )
         if model is not None and proof.shapes_agree:
             from fcn_convert.model.endtoend import Files, with_model  # noqa: PLC0415 - runs torch
 
@@ -155,13 +160,14 @@ def _start_importing_torch(level: Level) -> None:
         Thread(target=import_module, args=[TORCH], daemon=True).start()
 
 
-def _with_evidence(resolved: Resolved, original: Checkpoint, level: Level) -> Resolved:
-    """Add a warning where the weights speak against the spec; only where torch is needed anyway."""
+def _findings(resolved: Resolved, original: Checkpoint, level: Level) -> tuple[Finding, ...]:
+    """Hold the spec against the weights, where torch is needed anyway."""
     if level != "activations":
-        return resolved
-    from fcn_convert.infer.doubts import contradictions  # noqa: PLC0415 - imports torch
+        reason = f"at the level {level} no value is computed with"
+        return tuple(not_computed(layer.name, reason) for layer in read_maps(resolved))
+    from fcn_convert.infer.doubts import findings  # noqa: PLC0415 - imports torch
 
-    return replace(resolved, warnings=(*resolved.warnings, *contradictions(original, resolved)))
+    return tuple(findings(original, resolved))
 
 
 def _read_spec(

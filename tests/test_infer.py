@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import prod
+from math import isfinite, prod
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +248,7 @@ def test_weights_without_a_pattern_say_nothing(weight: torch.Tensor) -> None:
     found = readings([FeatureMap("CHW", (24, 2, 2)), FeatureMap("CHW", (6, 4, 4))])
     evidence = weigh([Sample(weight)], found)
     assert evidence.best is None
+    assert all(isfinite(score.z) for score in evidence.scores)
     assert not any(evidence.contradicts(reading) for reading in found)
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import json
 import shutil
+from math import prod
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,6 +14,7 @@ from typer.testing import CliRunner, Result
 from fcn_convert import CheckFailedError, convert
 from fcn_convert.cli import app
 from fcn_convert.errors import SpecError
+from fcn_convert.report.json_view import SCHEMA
 from fcn_convert.spec import load_spec, parse_spec
 
 FOLDER = Path(__file__).parent.parent / "sample_checkpoints"
@@ -174,15 +178,27 @@ def test_convert_warns_where_weights_speak_against_the_order(
     own = (FOLDER / file).with_suffix(".yaml").read_text("utf-8")
     spec, output = tmp_path / "spec.yaml", tmp_path / "out.safetensors"
     spec.write_text(own, encoding="utf-8")
-    assert convert(source, spec, output).warnings == ()
+    right = convert(source, spec, output)
+    assert right.warnings == ()
+    assert [finding.outcome for finding in right.evidence] == ["supports"]
     spec.write_text(f"{own}{change}\n", encoding="utf-8")
     report = convert(source, spec, output, force=True)
     [warning] = report.warnings
     assert f"speak against {change.replace(':', '')} (z = " in warning
     assert f"for {orders} (z = " in warning
     assert report.verdict.passed
+    [finding] = report.evidence
+    assert (finding.outcome, finding.reason) == ("contradicts", warning)
+    assert [reading.declared for reading in finding.readings].index(True) > 0
+    best, second = (finding.readings[at].pattern for at in (0, 1))
+    assert best is not None
+    assert second is not None
+    assert prod(best.sizes) == len(best.values)
+    jsonschema.validate(report.as_dict(), json.loads(SCHEMA.read_text("utf-8")))
     before = output.read_bytes()
     with pytest.raises(CheckFailedError, match="speak against"):
         convert(source, spec, output, force=True, strict=True)
     assert output.read_bytes() == before
-    assert convert(source, spec, output, force=True, level="bytes").warnings == ()
+    unread = convert(source, spec, output, force=True, level="bytes")
+    assert unread.warnings == ()
+    assert [finding.outcome for finding in unread.evidence] == ["not computed"]

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
-from typing import Literal
 
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.strided import read_values, strides_of
@@ -21,9 +20,9 @@ from fcn_convert.infer.readings import Reading
 from fcn_convert.tensors import TensorInfo
 from fcn_convert.torch_quietly import Tensor, torch
 
-SAMPLE_ELEMENTS = 1 << 20
+SAMPLE_ELEMENTS = 1 << 19
 """Weights looked at of one layer, in whole rows."""
-MIN_ROWS, MAX_ROWS = 24, 256
+MIN_ROWS, MAX_ROWS = 16, 256
 MAX_FEATURES = 1 << 19
 """Inputs of a layer that is looked at."""
 FEWEST_ROWS = 4
@@ -36,8 +35,6 @@ NEGLIGIBLE = 1e-3
 """A column this small against the typical one is a dead channel's."""
 PATTERN_SIZE = 32
 """Places along one axis of a pattern; of a larger map, those around its middle."""
-
-Finding = Literal["supports", "contradicts", "says nothing", "not computed"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +97,7 @@ class Sample:
     def __init__(self, weight: Tensor) -> None:
         values = weight.to(torch.float64)
         values = values[values.isfinite().all(1)]
+        values = values if len(values) >= FEWEST_ROWS else torch.zeros_like(weight[:1]).double()
         values = values / values.abs().amax(1, keepdim=True).clamp(min=_TINY)
         values = values - values.mean(1, keepdim=True)
         values = values / values.norm(dim=1, keepdim=True).clamp(min=_TINY)
@@ -109,7 +107,8 @@ class Sample:
         self.alive = norms > NEGLIGIBLE * (norms.median() if norms.numel() else 0)
         self.columns = (values / norms.clamp(min=_TINY) * self.alive).to(torch.float32)
         ranks = _ranks(norms)
-        self.strengths = (ranks - ranks.mean()) / ranks.std(correction=0).clamp(min=_TINY)
+        spread = ranks.std(correction=0).clamp(min=_TINY)
+        self.strengths = ((ranks - ranks.mean()) / spread).to(torch.float32)
 
     def shuffled(self) -> tuple[float, float]:
         """Return the mean and the deviation of the correlation of two columns by chance."""
@@ -167,7 +166,7 @@ def _ranks(values: Tensor) -> Tensor:
     """Return the ranks of values, equal ones sharing their middle."""
     ordered = values.sort().values.contiguous()
     first, after = (torch.searchsorted(ordered, values, right=right) for right in (False, True))
-    return (first + after).to(torch.float32) / 2
+    return (first + after).to(torch.float64) / 2
 
 
 def _mean_and_z(values: Tensor, mean: float, deviation: float) -> tuple[float, float]:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from fcn_convert.errors import FcnConvertError
 from fcn_convert.formats import Checkpoint
+from fcn_convert.infer.findings import Finding, warnings_of
 from fcn_convert.layers import DenseLayer, Resolved
 from fcn_convert.proof import Check, Level, Proof
 from fcn_convert.report.model_entry import ModelEntry
@@ -108,6 +109,7 @@ class Report:
     notes: tuple[str, ...]
     versions: dict[str, str]
     model: ModelEntry | None = None
+    evidence: tuple[Finding, ...] = ()
 
     def with_model(self, model: ModelEntry) -> Report:
         """Return the report with what running the model showed, which can fail it, too."""
@@ -161,12 +163,14 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
     original: Checkpoint,
     output: FileEntry,
     proof: Proof | None,
+    evidence: tuple[Finding, ...] = (),
     *,
     strict: bool = False,
     writes: bool = True,
 ) -> Report:
     """Put together what is known; without a proof the report is of a plan.
 
+    evidence: what the weights say of the spec; where they contradict it, that is a warning, too.
     strict: a warning is a problem. writes: whether a passed check puts the output in place.
     """
     state_dict = original.state_dict(spec.state_dict)
@@ -178,8 +182,9 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
         original.nbytes,
         digests[0] if digests else None,
     )
+    warnings = (*resolved.warnings, *warnings_of(evidence))
     return Report(
-        verdict=_verdict(proof, resolved.warnings if strict else (), writes=writes),
+        verdict=_verdict(proof, warnings if strict else (), writes=writes),
         source=source,
         output=output,
         spec=_resolved_spec(spec, resolved, state_dict),
@@ -187,9 +192,10 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
         layers=tuple(_layer(layer, resolved, checks) for layer in resolved.layers),
         tensors=tuple(_others(resolved, original, state_dict, checks)),
         ties=state_dict.ties,
-        warnings=resolved.warnings,
+        warnings=warnings,
         notes=original.index.notes,
         versions=versions(),
+        evidence=evidence,
     )
 
 
