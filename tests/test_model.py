@@ -14,7 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fcn_convert import convert, fully_convolutional, spec_of
+from fcn_convert.model.build import make_convertible
 from fcn_convert.model.field import receptive_field
+from fcn_convert.model.windows import apart, head_on_windows
 
 FOLDER = Path(__file__).parent
 
@@ -243,3 +245,21 @@ def test_behind_a_global_pool_a_cell_sees_the_whole_input() -> None:
     case = nets.CASES["ResNet"]
     network = fully_convolutional(nets.random_net(case), torch.randn(1, *case.input), "global")
     assert receptive_field(network, 2) is None
+
+
+@every_net
+def test_every_cell_is_the_dense_heads_answer_to_its_window(name: str) -> None:
+    case = nets.CASES[name]
+    net = nets.random_net(case).double()
+    made = make_convertible(net, torch.randn(1, *case.input), "slide")
+    more = {"3-D": 3, "MTCNN": 6, "AlphaZero": 2}.get(name, 16)
+    inputs = torch.randn(1, case.input[0], *(s + more for s in case.input[1:]), dtype=torch.float64)
+    with torch.inference_mode():
+        expected = head_on_windows(made, net, inputs)
+        assert expected is not None
+        answer = made.module(inputs)
+        assert len(expected[0]) > 1
+        scale = max(float(one.abs().max()) for one in expected)
+        assert apart(answer, expected) <= RELATIVE * scale
+        expected[0][-1] += 1
+        assert apart(answer, expected) == pytest.approx(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -146,6 +147,7 @@ def test_verify_runs_both_networks(name: str, tmp_path: Path) -> None:
     assert model["larger_output"][-axes:] == [3] * axes
     assert model["crops"] == 3**axes
     assert model["crops_max_abs_diff"] <= model["bound"]  # nothing is padded in the samples
+    assert model["windows_max_abs_diff"] <= model["bound"]
     assert model["culprits"] == []
     assert model["macs_one_pass"] < model["macs_crops"]
     assert "outputs differ by" in done.stdout
@@ -213,6 +215,9 @@ def test_what_makes_cells_differ_from_crops_is_named(tmp_path: Path) -> None:
     assert run("convert", source, "--verify", "bytes").exit_code == 0
     done = run("verify", source, source.with_suffix(".fcn.safetensors"), *options)
     assert done.exit_code == 0
+    assert re.search(
+        r"answers to their windows of the feature map by (0|\d\.\de-1\d)\n", done.stdout
+    )
     assert "0 pads its input" in done.stdout
     assert "2 has ceil_mode" in done.stdout
 

@@ -12,11 +12,13 @@ from fcn_convert.errors import ModelError
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.strided import read_values
 from fcn_convert.layers import Resolved
-from fcn_convert.model.build import make_convertible
+from fcn_convert.model.build import Converted, make_convertible
 from fcn_convert.model.factory import example_of, make_model
 from fcn_convert.model.field import receptive_field
 from fcn_convert.model.picture import picture, picture_paths, write_pictures
 from fcn_convert.model.values import leaves
+from fcn_convert.model.windows import apart as windows_apart
+from fcn_convert.model.windows import head_on_windows
 from fcn_convert.report import Report
 from fcn_convert.report.model_entry import ModelEntry, ModelRequest
 from fcn_convert.tensors import StateDict
@@ -48,6 +50,7 @@ class Pair:
     model: nn.Module
     network: fx.GraphModule
     example: Tensor
+    converted: Converted
 
 
 def with_model(report: Report, request: ModelRequest, files: Files) -> Report:
@@ -107,11 +110,13 @@ def _entry(
     crops = list(_crops(larger, window, steps)) if stride else []
     each = [_measured(pair.model, crop) for crop in crops]
     differ = _crop_difference(answer, [found for _, _, found in each]) if each else None
+    exact = _windows_difference(pair, larger, answer)
     same = differ is not None and differ <= RELATIVE * scale
     return ModelEntry(
         factory=request.factory,
         input=request.input,
-        passed=apart <= RELATIVE * scale,
+        passed=apart <= RELATIVE * scale and (exact or 0) <= RELATIVE * scale,
+        windows_max_abs_diff=exact,
         outputs=outputs,
         max_abs_diff=apart,
         bound=RELATIVE * scale,
@@ -138,7 +143,8 @@ def _loaded(factory: str, example: Tensor, files: Files) -> Pair:
         tensors_of(files.original, files.state_dict),
         f"{files.original.path}: the model {factory}",
     )
-    network = make_convertible(model, example, "slide").module
+    made = make_convertible(model, example, "slide")
+    network = made.module
     found = tensors_of(files.converted, files.converted.state_dict(None))
     missing = [new for new in files.resolved.names.values() if new not in found]
     if missing:
@@ -146,7 +152,7 @@ def _loaded(factory: str, example: Tensor, files: Files) -> Pair:
     # A rename is the spec's, not the model's: its module names are the original's.
     old_names = {old: found[new] for old, new in files.resolved.names.items()}
     _load(network, old_names, f"{files.converted.path}: the fully convolutional form of {factory}")
-    return Pair(model, network, example)
+    return Pair(model, network, example, made)
 
 
 def tensors_of(checkpoint: Checkpoint, state_dict: StateDict) -> dict[str, Tensor]:
@@ -231,6 +237,15 @@ def _crop_difference(answer: Any, crops: Sequence[Any]) -> float | None:
             return None
         apart = max(apart, float((maps.reshape(-1, len(crops)).T - alone).abs().max()))
     return apart
+
+
+def _windows_difference(pair: Pair, larger: Tensor, answer: Any) -> float | None:
+    """Return how far cells are from the head's answers to their windows; None if not computed."""
+    try:
+        expected = head_on_windows(pair.converted, pair.model, larger)
+        return None if expected is None else windows_apart(answer, expected)
+    except Exception:  # noqa: BLE001 - a head that cannot run on windows, each in its own way
+        return None
 
 
 def _measured(network: nn.Module, inputs: Tensor) -> tuple[int, float, Any]:

@@ -42,6 +42,8 @@ class ModelEntry:
     float64. max_abs_diff, bound: of them, and what passes. stored_dtype_max_abs_diff: likewise in
     the dtype of the checkpoint; None where torch cannot compute in it. larger_input, larger_output:
     shapes without the batch. stride: pixels from cell to cell; None where it is not regular.
+    windows_max_abs_diff: of the cells of the larger input from the Dense head's answers to their
+    windows of the feature map, which always agree; None where not computed.
     receptive_field: pixels that a cell sees; None where that is all, or cannot be told. crops: how
     many crops of the larger input the model was run on; crops_max_abs_diff: of its answers
     from the cells; culprits: where they differ, what makes them. seconds: of one pass over the
@@ -60,6 +62,7 @@ class ModelEntry:
     larger_output: tuple[int, ...]
     stride: tuple[int, ...] | None
     receptive_field: tuple[int, ...] | None
+    windows_max_abs_diff: float | None
     crops: int
     crops_max_abs_diff: float | None
     culprits: tuple[str, ...]

@@ -109,12 +109,14 @@ def model_lines(model: ModelEntry) -> Iterator[str]:
         f"dtype: {shown})"
     )
     stride = "×".join(map(str, model.stride)) if model.stride else "irregular"
+    windows = model.windows_max_abs_diff
+    exact = "an amount not computed" if windows is None else number(windows)
     seen = model.receptive_field
     field = "×".join(map(str, seen)) if seen else "the whole input, or not known"
     yield (
         f"input {shape(model.larger_input)}: output {shape(model.larger_output)}, stride {stride}, "
-        f"receptive field {field}; what always holds, as checked layer by layer: a cell is the "
-        "Dense head's answer to its window of the feature map"
+        f"receptive field {field}; cells differ from the "
+        f"Dense head's answers to their windows of the feature map by {exact}"
     )
     if model.crops:
         apart = model.crops_max_abs_diff
