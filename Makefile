@@ -2,7 +2,7 @@
 #
 #   make convert [CHECKPOINTS=folder] [OUT=folder] [ARGS="--verify bytes"] [PYTHON=python]
 #   make test · make test-all · make check · make bench · make survey · make samples
-#   make pictures · make clean
+#   make pictures · make fuzz [FUZZ_SECONDS=60] · make clean
 #
 # Paths must not contain blanks: make splits its lists there.
 
@@ -104,6 +104,13 @@ bench: $(INSTALLED_DEV)
 .PHONY: survey
 survey: $(INSTALLED_DEV)
 	PYTHONPATH=$(CURDIR) $(RUN) tests/benchmarks/survey.py
+
+FUZZ_SECONDS ?= 60
+.PHONY: fuzz
+fuzz: $(INSTALLED_DEV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	for target in header pickle zip spec; do \
+	  $(VENV)/bin/python tests/fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) || exit; done
 
 .PHONY: clean
 clean:

@@ -316,6 +316,7 @@ def test_malformed_is_refused_in_one_sentence(tmp_path: Path, case: str) -> None
 @pytest.mark.parametrize(
     "raw",
     [
+        *(pytest.param(bytes([byte]), id=f"one-byte-{byte:02x}") for byte in (0, 8, 0x80, 0xFF)),
         pytest.param(b"\x02\x00\x00\x00\x00\x00\x00", id="seven-bytes"),
         pytest.param(b"%YAML 1.2\n---\n", id="text"),
     ],

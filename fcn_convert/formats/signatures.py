@@ -31,7 +31,11 @@ def _markup(*starts: bytes) -> Callable[[bytes, bytes], bool]:
 
 
 def _is_onnx(head: bytes, _: bytes) -> bool:
-    return head[:1] == b"\x08" and 2 < head[1] < 32 and head[2:3] in {*map(_byte, _ONNX_FIELDS)}
+    return (
+        head[:1] == b"\x08"
+        and b"\x02" < head[1:2] < b"\x20"
+        and head[2:3] in {*map(_byte, _ONNX_FIELDS)}
+    )
 
 
 def _byte(value: int) -> bytes:

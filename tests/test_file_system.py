@@ -1,0 +1,298 @@
+"""What a file system can do to the real command: special files, limits, names, two runs at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import resource
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+HERE = Path(__file__).parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONIOENCODING": "utf-8"}
+COMMAND = (sys.executable, "-m", "fcn_convert")
+OUTPUT, REPORT = "net.fcn.safetensors", "net.fcn.report.json"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    place = tmp_path / "work"
+    place.mkdir()
+    make_net(place / "net.safetensors", 1)
+    return place
+
+
+def make_net(path: Path, seed: int, outputs: int = 50) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        "conv.weight": torch.randn(3, 1, 2, 2, generator=generator),
+        "fc.weight": torch.randn(outputs, 12, generator=generator),
+    }
+    save_file(tensors, path)
+    path.with_suffix(".yaml").write_text("feature_map: [3, 2, 2]\n")
+
+
+def start(
+    folder: Path, *arguments: str | bytes, before: Callable[[], None] | None = None
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, "convert", *arguments],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        preexec_fn=before,  # noqa: PLW1509 - no threads are running
+    )
+
+
+def run(
+    folder: Path, *arguments: str | bytes, before: Callable[[], None] | None = None
+) -> tuple[int, str, str]:
+    """Run a conversion to its end: status, stdout and stderr."""
+    with start(folder, *arguments, before=before) as process:
+        stdout, stderr = process.communicate(timeout=60)
+    return process.returncode, stdout, stderr
+
+
+def one_sentence(stderr: str) -> bool:
+    return stderr.startswith("error: ") and stderr.count("\n") == 1
+
+
+# Special files, never opened blocking and never replaced.
+
+
+def fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def listening(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+def device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def directory(path: Path) -> None:
+    path.mkdir()
+
+
+SPECIAL = [fifo, listening, device, directory]
+PLACES = {
+    "input": ("s.safetensors", ["s.safetensors", "--spec", "net.yaml"]),
+    "spec": ("s.yaml", ["net.safetensors", "--spec", "s.yaml"]),
+    "output": ("s.safetensors", ["net.safetensors", "-o", "s.safetensors", "--force"]),
+    "report": ("s.json", ["net.safetensors", "--report", "s.json"]),
+}
+
+
+@pytest.mark.parametrize("make", SPECIAL, ids=lambda make: make.__name__)
+@pytest.mark.parametrize("place", PLACES)
+def test_special_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], place: str
+) -> None:
+    monkeypatch.chdir(folder)  # a socket's path is short
+    name, arguments = PLACES[place]
+    make(Path(name))
+    before = {path.name: stat.S_IFMT(path.lstat().st_mode) for path in folder.iterdir()}
+    status, stdout, stderr = run(folder, *arguments, "--verify", "bytes")
+    assert (status, stdout) == (2, "")
+    assert one_sentence(stderr)
+    reasons = ("not a regular file", "No such device or address", "is a folder without")
+    assert any(reason in stderr for reason in reasons)
+    assert {path.name: stat.S_IFMT(path.lstat().st_mode) for path in folder.iterdir()} == before
+
+
+# Limits of the process.
+
+
+def test_a_file_size_limit(folder: Path) -> None:
+    make_net(folder / "net.safetensors", 1, outputs=2000)
+    before = sorted(folder.iterdir())
+    limit = (40_000, 40_000)
+    status, _, stderr = run(
+        folder,
+        *("net.safetensors", "--verify", "bytes"),
+        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )
+    assert status == 2
+    assert one_sentence(stderr)
+    assert "File too large" in stderr
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 8, 10, 12])
+def test_few_file_descriptors(folder: Path, count: int) -> None:
+    # So few that not even Python starts is not ours; the rest is a result or a sentence.
+    limit = (count, count)
+    preload = (
+        "import sys, resource, fcn_convert.cli, fcn_convert.cli.result, fcn_convert.conversion\n"
+        "import fcn_convert.spec_yaml, fcn_convert.spec_schema, fcn_convert.report.terminal\n"
+        "import fcn_convert.report.json_view, fcn_convert.__main__\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, {limit})\n"
+        "sys.argv = ['fcn-convert', *sys.argv[1:]]\n"
+        "fcn_convert.__main__.main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", preload, "convert", "net.safetensors", "--verify", "bytes"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 0 or (done.returncode == 2 and one_sentence(done.stderr))
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+    if done.returncode == 0:
+        assert set(load_file(folder / OUTPUT)) == {"conv.weight", "fc.weight"}
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    "name", [b"na\xffme", b"a\x1b[31mb", b"line\nbreak", "ü".encode()], ids=repr
+)
+def test_odd_names_of_files(folder: Path, name: bytes) -> None:
+    source = os.path.join(os.fsencode(folder), name)
+    make_net(folder / "x.safetensors", 1)
+    os.rename(folder / "x.safetensors", source + b".safetensors")
+    os.rename(folder / "x.yaml", source + b".yaml")
+    for _ in range(2):  # the second one is refused: its output exists
+        status, stdout, stderr = run(folder, name + b".safetensors", "--verify", "bytes")
+        shown = stdout + stderr
+        assert "Traceback" not in shown
+        assert not set(shown) & set("\x1b\udcff")
+        assert "line\nbreak" not in shown
+    assert status == 2
+    assert one_sentence(stderr)
+    assert json.loads(Path(os.fsdecode(source + b".fcn.report.json")).read_text("ascii"))
+
+
+# Two runs at once.
+
+
+def test_two_runs_to_one_output(folder: Path) -> None:
+    for seed in (2, 3):
+        make_net(folder / f"net{seed}.safetensors", seed)
+    for _ in range(3):
+        runs = [
+            start(
+                folder, f"net{seed}.safetensors", "-o", OUTPUT, "--force", "--verify", "bytes", "-q"
+            )
+            for seed in (2, 3)
+        ]
+        for process in runs:
+            with process:
+                _, stderr = process.communicate(timeout=60)
+            assert (process.returncode, stderr) == (0, "")
+        report = json.loads((folder / REPORT).read_text())
+        digest = hashlib.sha256((folder / OUTPUT).read_bytes()).hexdigest()
+        assert report["output"]["sha256"] == digest
+        assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_two_runs_of_which_neither_may_replace(folder: Path) -> None:
+    runs = [start(folder, "net.safetensors", "--verify", "bytes") for _ in range(2)]
+    statuses = []
+    for process in runs:
+        with process:
+            process.communicate(timeout=60)
+        statuses.append(process.returncode)
+    assert sorted(statuses) == [0, 2]
+    digest = hashlib.sha256((folder / OUTPUT).read_bytes()).hexdigest()
+    assert json.loads((folder / REPORT).read_text())["output"]["sha256"] == digest
+
+
+# SIGKILL at random moments of a large conversion.
+
+
+@pytest.mark.heavy  # not for its libraries, but for its time
+def test_kills_at_random_moments(tmp_path: Path) -> None:
+    source = tmp_path / "net.safetensors"
+    save_file(
+        {"fc.weight": torch.randn(4096, 12_800), "conv.weight": torch.ones(512, 3, 3, 3)}, source
+    )
+    source.with_suffix(".yaml").write_text("feature_map: [512, 5, 5]\n")
+    arguments = ("net.safetensors", "--force", "--verify", "shapes", "-q")
+    before = hashlib.sha256(source.read_bytes()).digest()
+    began = time.monotonic()
+    assert run(tmp_path, *arguments)[0] == 0
+    whole = time.monotonic() - began
+    output = tmp_path / OUTPUT
+    expected = hashlib.sha256(output.read_bytes()).digest()
+    older = tmp_path / "older.safetensors"
+    save_file({"older": torch.ones(9)}, older)
+    moments = random.Random(0)
+    killed = 0
+    for _ in range(50):
+        output.unlink()
+        output.hardlink_to(older)
+        with start(tmp_path, *arguments) as process:
+            timer = threading.Timer(moments.uniform(0.2, 1.0) * whole, process.kill)
+            timer.start()
+            process.communicate()
+            timer.cancel()
+        killed += process.returncode == -signal.SIGKILL
+        intact = output.samefile(older)
+        assert intact or hashlib.sha256(output.read_bytes()).digest() == expected
+    assert killed > 20
+    assert load_file(older)["older"].sum() == 9
+    assert hashlib.sha256(source.read_bytes()).digest() == before
+    assert run(tmp_path, *arguments)[0] == 0
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+# A disk that is really full.
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", place], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("only root may mount a small disk to fill")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_disk_that_is_full(folder: Path, small_disk: Path) -> None:
+    make_net(folder / "net.safetensors", 1, outputs=2000)
+    output = small_disk / "out.safetensors"
+    output.write_bytes(b"older")
+    arguments = ("net.safetensors", "-o", str(output), "--force", "--verify", "bytes")
+    status, _, stderr = run(folder, *arguments)
+    assert status == 2
+    assert one_sentence(stderr)
+    assert "No space left on device" in stderr
+    assert {path.name: path.read_bytes() for path in small_disk.iterdir()} == {
+        "out.safetensors": b"older"
+    }
+
+
+def test_a_disk_that_is_only_read(folder: Path, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    status, _, stderr = run(folder, "net.safetensors", "-o", str(small_disk / "out.safetensors"))
+    assert status == 2
+    assert one_sentence(stderr)
+    assert "Read-only file system" in stderr
