@@ -66,6 +66,7 @@ def convert(
         if level != "shapes" and not dry_run:
             digests.start(original)
         parsed, inputs = _read_spec(spec, source)
+        inputs += [file.path for file in original.stored]
         paths = _report_paths(reports, target, inputs)
         state_dict = original.state_dict(parsed.state_dict)
         resolved = resolve(parsed, state_dict)
@@ -122,6 +123,7 @@ def verify_conversion(
     source, target = Path(original), Path(converted)
     with open_checkpoint(source) as before, open_checkpoint(target) as after:
         parsed, inputs = _read_spec(spec, source)
+        inputs += [file.path for file in before.stored]
         paths = _report_paths(reports, target, inputs)
         state_dict = before.state_dict(parsed.state_dict)
         resolved = resolve(parsed, state_dict)

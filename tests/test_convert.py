@@ -606,3 +606,34 @@ def test_verify_conversion_raises_with_the_report(source: Path, output: Path) ->
         verify_conversion(source, output, {"feature_map": [3, 2, 4]}, reports=[path])
     assert read_report(path)["verdict"]["passed"] is False
     assert output.exists()
+
+
+@pytest.mark.parametrize("named", ["shard.safetensors", "model.safetensors.index.json"])
+@pytest.mark.parametrize("as_report", [False, True], ids=["output", "report"])
+def test_no_file_of_a_sharded_checkpoint_is_replaced(
+    tmp_path: Path, named: str, *, as_report: bool
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    tensors = {"fc.weight": torch.randn(5, 24), "fc.bias": torch.randn(5)}
+    save_file(tensors, folder / "shard.safetensors")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": dict.fromkeys(tensors, "shard.safetensors")})
+    )
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    target = tmp_path / "o.safetensors" if as_report else folder / named
+    reports = [folder / named] if as_report else []
+    with pytest.raises(OutputError, match=r"is the same file as|no report has the suffix"):
+        convert(folder, {"feature_map": [4, 3, 2]}, target, reports=reports, force=True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert not (tmp_path / "o.safetensors").exists()
+
+
+def test_the_digest_of_one_shard_is_not_given_for_all(tmp_path: Path) -> None:
+    tensors = {"fc.weight": torch.randn(5, 24)}
+    save_file(tensors, tmp_path / "shard.safetensors")
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"fc.weight": "shard.safetensors"}}))
+    report = convert(index, {"feature_map": [4, 3, 2]}, tmp_path / "o.safetensors")
+    assert report.source.sha256 is None
+    assert report.output.sha256 is not None

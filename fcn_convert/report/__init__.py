@@ -180,7 +180,7 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
         str(original.path),
         original.index.format,
         original.nbytes,
-        digests[0] if digests else None,
+        digests[0] if digests and len(original.stored) == 1 else None,
     )
     warnings = (*resolved.warnings, *warnings_of(evidence))
     return Report(
