@@ -68,7 +68,7 @@ def convert(
         parsed, inputs = _read_spec(spec, source)
         inputs += [file.path for file in original.stored]
         paths = _report_paths(reports, target, inputs)
-        state_dict = original.state_dict(parsed.state_dict)
+        state_dict = original.state_dict(parsed.state_dict, parsed.layout)
         resolved = resolve(parsed, state_dict)
         plan = make_plan(resolved, state_dict)
         if dry_run:
@@ -125,7 +125,7 @@ def verify_conversion(
         parsed, inputs = _read_spec(spec, source)
         inputs += [file.path for file in before.stored]
         paths = _report_paths(reports, target, inputs)
-        state_dict = before.state_dict(parsed.state_dict)
+        state_dict = before.state_dict(parsed.state_dict, parsed.layout)
         resolved = resolve(parsed, state_dict)
         advance = _counter(progress, make_plan(resolved, state_dict), resolved, level)
         with Digests() as digests:

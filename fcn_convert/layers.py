@@ -7,7 +7,7 @@ shapes leave several readings, the error shows the numbers and asks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from fcn_convert.errors import SpecError, quoted
@@ -48,9 +48,11 @@ class DenseLayer:
 class Resolved:
     """A spec applied to a checkpoint: its layers in forward order, and the output's names.
 
-    names: the new name of every tensor by its old one.
+    heads: the spec's, each with its flatten order. names: the new name of every tensor by its old
+    one.
     """
 
+    heads: tuple[Head, ...]
     layers: tuple[DenseLayer, ...]
     names: Mapping[str, str]
     warnings: tuple[str, ...]
@@ -59,6 +61,7 @@ class Resolved:
 def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
     """Find the layers a spec means; raises SpecError with everything that does not fit."""
     problems: list[str] = []
+    spec = replace(spec, heads=tuple(h.flattened_as(state_dict.layout) for h in spec.heads))
     heads = [_named_layers(spec, head, state_dict, problems) for head in spec.heads]
     named = [layer.name for head in heads for layer in head or ()]
     found = [
@@ -85,7 +88,7 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
         for layer in layers
         if layer.weight.dtype.bits < 8 and layer.kernel[-1] % 2
     ]
-    return Resolved(tuple(layers), names, tuple(warnings))
+    return Resolved(spec.heads, tuple(layers), names, tuple(warnings))
 
 
 def dense_weights(state_dict: StateDict) -> dict[str, TensorInfo]:

@@ -17,7 +17,7 @@ AXES: Mapping[int, str] = {2: "CL", 3: "CHW", 4: "CDHW"}
 KeyPath = tuple[str | int, ...]
 """Where a value stands in a document: keys and positions, from the outside in."""
 Reads = Literal["map", "dense"]
-Layout = Literal["torch"]
+Layout = Literal["torch", "keras", "mlx"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ class Dense:
 class Head:
     """Dense layers that read one feature map.
 
-    flatten: the map's axes in the order of the flattened vector, slowest first.
+    flatten: the map's axes in the order of the flattened vector, slowest first; empty where the
+    layout decides.
     dense: None where the checkpoint's shapes are to tell.
     """
 
@@ -68,18 +69,26 @@ class Head:
     dense: tuple[Dense, ...] | None = None
     line: int | None = None
 
+    def flattened_as(self, layout: str) -> Head:
+        """Return the head with its order said: channels last in keras and mlx."""
+        axes = self.feature_map.axes
+        return replace(
+            self, flatten=self.flatten or (axes if layout == "torch" else axes[1:] + "C")
+        )
+
 
 @dataclass(frozen=True)
 class Spec:
     """A whole spec, checked for itself but not yet against a checkpoint.
 
+    layout: None where the container, or PyTorch's habit, decides.
     source: the file's name for messages. rename_lines: where each rename stands in it.
     file: the file's path and the sha256 of its bytes, where it was read from one.
     """
 
     heads: tuple[Head, ...]
     state_dict: str | None = None
-    layout: Layout = "torch"
+    layout: Layout | None = None
     rename: Mapping[str, str] = field(default_factory=dict)
     source: str = "spec"
     rename_lines: Mapping[str, int] = field(default_factory=dict)
@@ -160,7 +169,7 @@ def _heads(data: Mapping[str, Any], lines: Mapping[KeyPath, int]) -> Iterator[He
         items = [item if isinstance(item, Mapping) else {"name": item} for item in dense or ()]
         yield Head(
             feature_map,
-            head.get("flatten") or feature_map.axes,
+            head.get("flatten") or "",
             None
             if dense is None
             else tuple(

@@ -103,7 +103,7 @@ class _HeadKeys(Model):
     flatten: str = Field(
         default=UNSAID,
         description="The axes in the order of the flattened vector, slowest first, e.g. HWC. "
-        "Default: channels first (CL, CHW, CDHW).",
+        "Default: channels first (CL, CHW, CDHW); with the layouts keras and mlx channels last.",
         json_schema_extra={"enum": [*_ORDERS]},
     )
     dense: list[DenseField] = Field(
@@ -140,7 +140,11 @@ class SpecModel(_HeadKeys):
         description="Where the state dict lies in a wrapped checkpoint, e.g. model_ema. "
         "Default: found, and an error if there are several.",
     )
-    layout: Layout = Field(default="torch", description="How the file stores arrays.")
+    layout: Layout = Field(
+        default=_UNSAID,
+        description="How the file stores arrays: `torch` (out, in; OIHW), `keras` (in, out; HWIO) "
+        "or `mlx` (out, in; OHWI). Default: the container's: keras for Keras's files, else torch.",
+    )
     heads: list[HeadModel] = Field(
         default=UNSAID, min_length=1, description="Several heads, each with its own feature map."
     )

@@ -57,13 +57,14 @@ def comments(remarks: Iterable[str]) -> Iterator[str]:
 def _top(spec: Spec) -> Iterator[str]:
     if spec.state_dict is not None:
         yield f"state_dict: {_scalar(spec.state_dict)}"
-    if spec.layout != "torch":
+    if spec.layout not in {None, "torch"}:
         yield f"layout: {spec.layout}"
 
 
 def _head(spec: Spec, head: Head) -> Iterator[str]:
     yield f"feature_map: [{', '.join(map(str, head.feature_map.sizes))}]"
-    if spec.layout != "torch" or head.flatten != head.feature_map.axes:
+    foreign = spec.layout not in {None, "torch"}
+    if head.flatten and (foreign or head.flatten != head.feature_map.axes):
         yield f"flatten: {head.flatten}"
     if head.dense is None:
         return

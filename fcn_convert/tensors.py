@@ -67,6 +67,20 @@ DTYPES: Mapping[str, Dtype] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Stored:
+    """How a file keeps a tensor that PyTorch keeps otherwise: its name, shape and strides there.
+
+    pattern: the axes as stored and as PyTorch has them, `H W I O -> O I H W`; axes in brackets are
+    read as one, and 1 is an axis of size 1. Empty where only the name differs.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...] | None
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """A tensor as its file stores it.
 
@@ -74,6 +88,7 @@ class TensorInfo:
     file: which of the checkpoint's files holds the values.
     offset: byte offset of the first element in that file.
     conjugated, negated: torch's lazy bits: the stored values still lack that operation.
+    stored: how the file has it, where that is not PyTorch's way.
     """
 
     name: str
@@ -84,6 +99,7 @@ class TensorInfo:
     file: int = 0
     conjugated: bool = False
     negated: bool = False
+    stored: Stored | None = None
 
     @property
     def nbytes(self) -> int:
@@ -153,12 +169,14 @@ class StateDict:
 
     path: the keys that lead to it, joined by dots; empty for the whole file.
     unreadable: tensors that have no plain row of values (quantized, sparse, …), with the reason.
+    layout: whose habit its arrays are stored by: torch, keras or mlx.
     """
 
     path: str
     tensors: Mapping[str, TensorInfo]
     left_out: tuple[LeftOut, ...] = ()
     unreadable: tuple[LeftOut, ...] = ()
+    layout: str = "torch"
 
     @property
     def may_be_a_model(self) -> bool:
@@ -216,6 +234,8 @@ class Index:
     metadata: texts that the file's author stored beside the tensors.
     checksums: what the container says of its parts; held against them only where bytes are read.
     shards: the files beside an index that hold the tensors; none where one file holds everything.
+    layout: whose habit arrays are stored by, where the container says so.
+    foreign_names: whether names may be of another framework's habit.
     """
 
     format: str
@@ -225,6 +245,8 @@ class Index:
     metadata: Mapping[str, str] = field(default_factory=dict)
     checksums: tuple[Checksum, ...] = ()
     shards: tuple[Shard, ...] = ()
+    layout: str | None = None
+    foreign_names: bool = False
 
     def state_dict(self, path: str | None) -> StateDict:
         """Return the state dict at `path`, or the only one there is.

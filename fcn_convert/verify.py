@@ -16,6 +16,7 @@ from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance, SourceFile
 from fcn_convert.formats.strided import BlockReader, blocks, runs
 from fcn_convert.layers import DenseLayer, Resolved, resolve
+from fcn_convert.layout_proof import as_the_layout_says
 from fcn_convert.proof import Check, Level, Proof
 from fcn_convert.spec import Spec
 from fcn_convert.tensors import Dtype, TensorInfo, is_row_major
@@ -37,7 +38,7 @@ def verify(
 
     Raises SpecError or CheckpointError where one of the three cannot be understood.
     """
-    state_dict = original.state_dict(spec.state_dict)
+    state_dict = as_the_layout_says(original.state_dict(spec.state_dict, spec.layout))
     resolved = resolve(spec, state_dict)
     layers = {layer.weight.name: layer for layer in resolved.layers}
     views = {n: _expected(t, layers.get(n)) for n, t in state_dict.tensors.items()}

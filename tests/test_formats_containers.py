@@ -23,7 +23,7 @@ from fcn_convert.tensors import Index, StateDict
 def values_of(path: Path, chosen: str | None = None) -> tuple[Index, StateDict, dict[str, bytes]]:
     """Open a checkpoint and read all its values in row-major order."""
     with open_checkpoint(path) as checkpoint:
-        found = checkpoint.state_dict(chosen)
+        found = checkpoint.index.state_dict(chosen)
         values = {
             name: bytes(read_values(checkpoint.files[tensor.file], tensor))
             for name, tensor in found.tensors.items()

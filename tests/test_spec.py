@@ -66,17 +66,22 @@ def test_every_key() -> None:
         Dense("dense5_2", "dense", 7),
     )
     assert (second.feature_map.axes, second.feature_map.sizes) == ("CL", (8, 5))
-    assert (second.flatten, second.line) == ("CL", 8)
+    assert (second.flattened_as("torch").flatten, second.line) == ("CL", 8)
     assert second.dense == (Dense("tail.*", "map", 12),)
 
 
 def test_one_line_is_enough() -> None:
     spec = parse_spec("feature_map: [512, 7, 7]          # C, then the spatial axes\n")
     (head,) = spec.heads
-    assert (head.flatten, head.dense, head.line) == ("CHW", None, 1)
+    assert (head.flatten, head.dense, head.line) == ("", None, 1)
+    assert [head.flattened_as(layout).flatten for layout in ("torch", "keras", "mlx")] == [
+        "CHW",
+        "HWC",
+        "HWC",
+    ]
     assert (head.feature_map.channels, head.feature_map.kernel) == (512, (7, 7))
     assert (head.feature_map.features, str(head.feature_map)) == (25088, "512×7×7")
-    assert (spec.state_dict, spec.layout, dict(spec.rename)) == (None, "torch", {})
+    assert (spec.state_dict, spec.layout, dict(spec.rename)) == (None, None, {})
 
 
 @settings(deadline=None)

@@ -20,7 +20,7 @@ RANKS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors torch_quietly workers",
-        "tensors atomic proof",
+        "tensors atomic proof layout_proof",
         "formats",
         "spec spec_yaml spec_schema spec_text",
         "layers",
@@ -49,7 +49,9 @@ ONLY = {
     "formats": {"errors", "tensors", "formats", "torch_quietly"},
     "spec": {"errors", "formats", "spec_schema", "spec_yaml"},
     "plan": {"errors", "layers", "tensors"},
+    "layout_proof": {"tensors"},
     "verify": {
+        "layout_proof",
         "activations",
         "digests",
         "formats",

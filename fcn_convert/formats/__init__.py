@@ -13,9 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from fcn_convert.errors import CheckpointError
+from fcn_convert.errors import CheckpointError, SpecError
 from fcn_convert.formats import (
     folders,
+    keras_files,
     npy,
     pickle_files,
     safetensors,
@@ -24,6 +25,7 @@ from fcn_convert.formats import (
     torch_legacy,
     zip_files,
 )
+from fcn_convert.formats.layouts import LAYOUTS, named_as_torch
 from fcn_convert.formats.reader import HEAD_BYTES, Reader
 from fcn_convert.formats.source import Files, Scratch, SourceFile
 from fcn_convert.tensors import Index, StateDict
@@ -33,6 +35,7 @@ READERS: tuple[Reader, ...] = (
     zip_files,
     torch_legacy,
     npy,
+    keras_files,
     pickle_files,
     sharded,
     safetensors,
@@ -72,10 +75,25 @@ class Checkpoint:
         """Size of all files together, in bytes."""
         return sum(file.size for file in self.stored)
 
-    def state_dict(self, path: str | None) -> StateDict:
-        """Return the state dict at `path`, or the only one; see `Index.state_dict`."""
+    def state_dict(self, path: str | None, layout: str | None = None) -> StateDict:
+        """Return the state dict at `path`, or the only one, as PyTorch names and orders its arrays.
+
+        layout: whose habit arrays are stored by; None for what the container says, or PyTorch's.
+        Raises CheckpointError as `Index.state_dict` does, SpecError for a layout that is not the
+        container's.
+        """
+        own = self.index.layout
+        if own and layout not in {None, own}:
+            raise SpecError(
+                [f"{self.path} is {self.index.format}, whose layout is {own}, not {layout}"]
+            )
         try:
-            return self.index.state_dict(path)
+            found = self.index.state_dict(path)
+            if own:
+                return found
+            if self.index.foreign_names and layout in {None, "torch"}:
+                found = named_as_torch(found)
+            return LAYOUTS[layout or "torch"](found)
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: {error}") from None
 

@@ -36,7 +36,7 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
         else:
             tensors[name] = found
     state_dicts = (StateDict("", tensors, tuple(left_out)),)
-    return Index("npz", state_dicts, checksums=checksums(members.values()))
+    return Index("npz", state_dicts, checksums=checksums(members.values()), foreign_names=True)
 
 
 def _tensor(name: str, member: Member, files: Files) -> TensorInfo | LeftOut:

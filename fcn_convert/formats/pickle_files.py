@@ -40,7 +40,7 @@ def index_of(files: Files, root: Node, kind: str) -> Index:
     except RecordError as error:
         raise CheckpointError(f"{files.main.path}: {error}") from error
     notes = (MODULE_NOTE,) if search.from_modules else ()
-    return Index(kind, tuple(search.found), tuple(search.left_out), notes)
+    return Index(kind, tuple(search.found), tuple(search.left_out), notes, foreign_names=True)
 
 
 def _no_storage(_name: str, _tensor: Tensor) -> TensorInfo:

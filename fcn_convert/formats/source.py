@@ -155,10 +155,7 @@ class Scratch(SourceFile):
     def append(self, data: bytes | memoryview) -> int:
         """Add bytes and return the offset where they begin."""
         start = self.size
-        if start + len(data) > self._limit:
-            raise CheckpointError(
-                f"{self.path}: unpacks to more than {self._limit} bytes, which no weights do"
-            )
+        self.check_room(len(data))
         view = memoryview(data)
         try:
             while view:
@@ -169,6 +166,13 @@ class Scratch(SourceFile):
                 f"{self.path}: cannot be unpacked into {tempfile.gettempdir()}: {error.strerror}"
             ) from error
         return start
+
+    def check_room(self, nbytes: int) -> None:
+        """Raise CheckpointError where so many bytes more would be too many."""
+        if self.size + nbytes > self._limit:
+            raise CheckpointError(
+                f"{self.path}: unpacks to more than {self._limit} bytes, which no weights do"
+            )
 
     def check_unchanged(self) -> None:
         """Nobody else can write to a file without a name."""

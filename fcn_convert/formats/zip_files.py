@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from fcn_convert.errors import CheckpointError, quoted
-from fcn_convert.formats import npz, torch_exported, torch_script, torch_zip
+from fcn_convert.formats import keras_files, npz, torch_exported, torch_script, torch_zip
 from fcn_convert.formats.source import Files
 from fcn_convert.formats.zip_directory import LOCAL_SIGNATURE, Member, read_directory
 from fcn_convert.tensors import Index, shown
@@ -26,7 +26,7 @@ class ZipReader(Protocol):
         ...
 
 
-ZIP_READERS: tuple[ZipReader, ...] = (torch_script, torch_zip, torch_exported, npz)
+ZIP_READERS: tuple[ZipReader, ...] = (torch_script, torch_zip, torch_exported, keras_files, npz)
 
 
 def recognises(head: bytes) -> bool:

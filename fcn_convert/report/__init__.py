@@ -45,6 +45,18 @@ class SpecFile:
 
 
 @dataclass(frozen=True)
+class StoredEntry:
+    """How the file has a tensor that PyTorch has otherwise.
+
+    axes: as stored and as PyTorch has them, as a pattern; empty where only the name differs.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    axes: str
+
+
+@dataclass(frozen=True)
 class LayerEntry:
     """A Dense layer and the convolution it became.
 
@@ -63,6 +75,7 @@ class LayerEntry:
     bias: bool
     module: str
     checks: tuple[Check, ...]
+    stored: StoredEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,7 @@ class TensorEntry:
     action: str
     reason: str
     checks: tuple[Check, ...]
+    stored: StoredEntry | None = None
 
 
 @dataclass(frozen=True)
@@ -173,7 +187,7 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
     evidence: what the weights say of the spec; where they contradict it, that is a warning, too.
     strict: a warning is a problem. writes: whether a passed check puts the output in place.
     """
-    state_dict = original.state_dict(spec.state_dict)
+    state_dict = original.state_dict(spec.state_dict, spec.layout)
     checks = proof.checks if proof else {}
     digests = proof.digests if proof else ()
     source = FileEntry(
@@ -225,9 +239,9 @@ def _resolved_spec(spec: Spec, resolved: Resolved, state_dict: StateDict) -> dic
                 if layer.head is head
             ],
         }
-        for head in spec.heads
+        for head in resolved.heads
     ]
-    whole = {"version": 1, "layout": spec.layout, "heads": heads, "rename": dict(spec.rename)}
+    whole = {"version": 1, "layout": state_dict.layout, "heads": heads, "rename": dict(spec.rename)}
     return {**whole, **({"state_dict": state_dict.path} if state_dict.path else {})}
 
 
@@ -250,6 +264,7 @@ def _layer(
         bias=layer.bias is not None,
         module=convolution_line(channels, features_out, layer.kernel, bias=layer.bias is not None),
         checks=checks.get(weight.name, ()),
+        stored=_stored(weight),
     )
 
 
@@ -289,18 +304,36 @@ def _not_chosen(original: Checkpoint, chosen: StateDict) -> Iterator[LeftOut]:
             yield LeftOut(other.path or WHOLE_FILE, reason)
 
 
+def _stored(tensor: TensorInfo) -> StoredEntry | None:
+    stored = tensor.stored
+    return StoredEntry(stored.name, stored.shape, stored.pattern) if stored else None
+
+
 def _kept(tensor: TensorInfo, name: str, checks: tuple[Check, ...]) -> TensorEntry:
-    renamed = name != tensor.name
+    action, reason = _action(tensor, name)
     return TensorEntry(
         tensor.name,
         name,
         tensor.dtype.name,
         tensor.shape,
         tensor.nbytes,
-        "renamed" if renamed else "kept",
-        "the spec renames it" if renamed else "no Dense weight of a head",
+        action,
+        reason,
         checks,
+        _stored(tensor),
     )
+
+
+def _action(tensor: TensorInfo, name: str) -> tuple[str, str]:
+    """Return in a word and in a sentence what becomes of a tensor that is no Dense weight."""
+    stored = tensor.stored
+    if stored and stored.pattern:
+        return "transposed", f"its axes are stored as {stored.pattern.partition(' -> ')[0]}"
+    if name != tensor.name:
+        return "renamed", "the spec renames it"
+    if stored and stored.name != name:
+        return "renamed", "PyTorch's name for it"
+    return "kept", "no Dense weight of a head"
 
 
 def versions() -> dict[str, str]:

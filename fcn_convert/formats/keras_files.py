@@ -1,0 +1,196 @@
+"""Keras's files: `.h5` of whole models and of weights, and `.keras`, a zip file of both parts.
+
+Read through h5py, of the extra `keras`; Keras itself is neither needed nor imported. The layout is
+Keras's: kernels (in, out) and HWIO, channels flattened last. An HDF5 file of somebody else's is
+arrays by name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fcn_convert.errors import CheckpointError
+from fcn_convert.formats.hdf5 import SIGNATURE, Arrays, read_arrays
+from fcn_convert.formats.json_text import MAX_JSON, parse_json
+from fcn_convert.formats.keras_config import LayerConfig, epsilons, read_config
+from fcn_convert.formats.keras_weights import Layers, by_names, by_numbers
+from fcn_convert.formats.layouts import by_name, keras_layer, viewed
+from fcn_convert.formats.source import Files, Part, SourceFile
+from fcn_convert.formats.torch_records import RecordError
+from fcn_convert.formats.torch_zip import checksums
+from fcn_convert.formats.zip_directory import (
+    LOCAL_SIGNATURE,
+    Member,
+    check_stored,
+    read_directory,
+    text_of,
+)
+from fcn_convert.tensors import Checksum, Index, LeftOut, StateDict
+
+CONFIG, WEIGHTS, SHARDS = "config.json", "model.weights.h5", "model.weights.json"
+_WHOLE = "model_weights"
+_SUFFIX = ".weights.h5"
+_NOT_WEIGHTS = {
+    "optimizer": "optimizer state",
+    "optimizer_weights": "optimizer state",
+    "seed_generator": "state of a random generator",
+    "metrics": "state of a metric",
+}
+
+
+def recognises(head: bytes) -> bool:
+    """Return whether a file starts like one of HDF5."""
+    return head.startswith(SIGNATURE)
+
+
+def read_index(files: Files) -> Index:
+    """Index an HDF5 file of Keras, or the arrays of any other."""
+    file = files.main
+    arrays = read_arrays(files, Part(file, 0, file.size))
+    if _has_names(arrays, "") or _has_names(arrays, _WHOLE):
+        return _named(file.path, arrays)
+    if any("/vars/" in path for path in arrays.tensors):
+        return _numbered("Keras weights (h5)", file.path, arrays, _config_beside(files))
+    tensors = StateDict("", arrays.tensors, arrays.left_out)
+    return Index("HDF5", (tensors,), foreign_names=True)
+
+
+def recognises_members(names: Collection[str]) -> bool:
+    """Return whether a zip file with these members is a model of Keras 3."""
+    return CONFIG in names and (WEIGHTS in names or SHARDS in names)
+
+
+def read_members(files: Files, members: Mapping[str, Member]) -> Index:
+    """Index a `.keras` file: its weights, by its configuration."""
+    path = files.main.path
+    if WEIGHTS not in members:
+        raise CheckpointError(
+            f"{path}: holds its weights in shards, which are not read here; load it with Keras and "
+            "save it with model.save, without max_shard_size"
+        )
+    weights = members[WEIGHTS]
+    check_stored(files.main, [weights])
+    arrays = read_arrays(files, Part(files.main, weights.offset, weights.nbytes))
+    config = _config(path, text_of(files.main, members[CONFIG], MAX_JSON))
+    return _numbered("Keras (zip)", path, arrays, config, checksums([weights]))
+
+
+def _has_names(arrays: Arrays, group: str) -> bool:
+    attributes = arrays.attributes.get(group, {})
+    return "layer_names" in attributes or "layer_names0" in attributes
+
+
+def _config(path: Path, raw: bytes) -> LayerConfig:
+    return read_config(path, parse_json(path, CONFIG, raw))
+
+
+def _config_beside(files: Files) -> LayerConfig:
+    """Return the configuration that lies beside a file of nothing but weights."""
+    path = files.main.path
+    stem = path.name.removesuffix(_SUFFIX)
+    for name in (f"{stem}.keras", f"{stem}.json", CONFIG):
+        if os.path.exists(path.parent / name):
+            beside = files.opened[files.sibling(name)]
+            return _config(beside.path, _text_of_config(beside))
+    raise CheckpointError(
+        f"{path}: holds weights by number, without saying of which layers; put the model's "
+        f"{stem}.keras beside it, or its model.to_json() as {stem}.json"
+    )
+
+
+def _text_of_config(file: SourceFile) -> bytes:
+    if file.pread(0, min(4, file.size)) == LOCAL_SIGNATURE:
+        members = read_directory(file)
+        if CONFIG not in members:
+            raise CheckpointError(f"{file.path}: is a zip file without {CONFIG}")
+        return text_of(file, members[CONFIG], MAX_JSON)
+    if file.size > MAX_JSON:
+        raise CheckpointError(f"{file.path}: has {file.size} bytes, more than any configuration")
+    return file.pread(0, file.size)
+
+
+def _named(path: Path, arrays: Arrays) -> Index:
+    """Index a file whose attributes name layers and weights."""
+    prefix = _WHOLE if _has_names(arrays, _WHOLE) else ""
+    raw = arrays.attributes[""].get("model_config")
+    model = _config(path, raw.encode("utf-8", "replace")) if isinstance(raw, str) else None
+    _check_backend(path, {**arrays.attributes[""], **arrays.attributes[prefix]})
+    try:
+        layers = by_names(arrays, prefix, model)
+    except RecordError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if any(role.endswith("_W") for layer in layers for role in layer.arrays):
+        raise CheckpointError(
+            f"{path}: was written by Keras 1, whose kernels may be in Theano's order; load and "
+            "save it with Keras 2"
+        )
+    return _index("Keras (h5)", path, arrays, layers, model)
+
+
+def _check_backend(path: Path, attributes: dict[str, Any]) -> None:
+    if attributes.get("backend") == "theano":
+        raise CheckpointError(
+            f"{path}: was written with Theano, which flips kernels; load and save it with Keras on "
+            "another backend"
+        )
+
+
+def _numbered(
+    kind: str,
+    path: Path,
+    arrays: Arrays,
+    model: LayerConfig,
+    intact: tuple[Checksum, ...] = (),
+) -> Index:
+    """Index a file that numbers variables."""
+    if not model.layers:
+        raise CheckpointError(
+            f"{path}: its configuration does not list the layers of {model.kind}, a model of a "
+            "class of its own; load it with Keras and save its weights with "
+            "model.save('model.h5'), or its arrays by name with numpy.savez"
+        )
+    try:
+        layers = by_numbers(arrays, model)
+    except RecordError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return _index(kind, path, arrays, layers, model, intact)
+
+
+def _index(  # noqa: PLR0913 - what both ways of writing come to
+    kind: str,
+    path: Path,
+    arrays: Arrays,
+    layers: Layers,
+    model: LayerConfig | None,
+    intact: tuple[Checksum, ...] = (),
+) -> Index:
+    others = [name for name in arrays.tensors if name not in layers.taken]
+    left_out = [LeftOut(name, reason) for name in others if (reason := _reason(name))]
+    kept = {entry.name for entry in left_out}
+    try:
+        tensors = by_name(
+            [
+                *(tensor for layer in layers for tensor in keras_layer(layer)),
+                *_as_stored(arrays, [name for name in others if name not in kept]),
+            ]
+        )
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    unreadable = tuple(LeftOut(name, "quantized by Keras") for name in layers.quantized)
+    found = StateDict("", tensors, (*left_out, *arrays.left_out), unreadable, layout="keras")
+    notes = epsilons(model) if model else ()
+    return Index(kind, (found,), notes=notes, checksums=intact, layout="keras")
+
+
+def _as_stored(arrays: Arrays, names: list[str]) -> Iterator[Any]:
+    for name in names:
+        yield viewed(arrays.tensors[name], name.replace("/", "."))
+
+
+def _reason(name: str) -> str | None:
+    """Return why an array is no weight of the model; None where it is one of a layer unknown."""
+    parts = name.split("/")
+    return next((reason for part in parts if (reason := _NOT_WEIGHTS.get(part))), None)

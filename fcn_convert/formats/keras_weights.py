@@ -1,0 +1,160 @@
+"""Which layer of a Keras model each array of its HDF5 file belongs to, and as what.
+
+Two ways of writing: by names, `conv1/conv1/kernel:0` (Keras 1 and 2, and `.h5` of Keras 3), and by
+numbers, `layers/conv2d/vars/0` (Keras 3), where only the configuration says what is what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fcn_convert.formats.hdf5 import Arrays
+from fcn_convert.formats.keras_config import LayerConfig, saved_names
+from fcn_convert.formats.layouts import Layer
+from fcn_convert.formats.torch_records import RecordError
+from fcn_convert.tensors import TensorInfo, shown
+
+CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
+_KERNEL_AND_BIAS = ("kernel", "bias")
+_VARIABLES: Mapping[str, tuple[str, ...]] = {
+    **{f"Conv{n}D{kind}": _KERNEL_AND_BIAS for n in (1, 2, 3) for kind in ("", "Transpose")},
+    **{f"DepthwiseConv{n}D": _KERNEL_AND_BIAS for n in (1, 2)},
+    **{f"SeparableConv{n}D": ("depthwise_kernel", "pointwise_kernel", "bias") for n in (1, 2)},
+    "Dense": _KERNEL_AND_BIAS,
+    "PReLU": ("alpha",),
+    "Embedding": ("embeddings",),
+    "RMSNormalization": ("scale",),
+}
+"""What the numbered variables of a class are."""
+_NORMS: Mapping[str, tuple[str, ...]] = {
+    "BatchNormalization": ("moving_mean", "moving_variance"),
+    "SyncBatchNormalization": ("moving_mean", "moving_variance"),
+    "LayerNormalization": (),
+    "GroupNormalization": (),
+}
+
+
+@dataclass
+class Layers:
+    """Layers by name, as they are found, and which arrays are taken."""
+
+    found: dict[str, tuple[str | None, dict[str, TensorInfo]]] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    quantized: list[str] = field(default_factory=list)
+
+    def add(self, name: str, kind: str | None, role: str, array: TensorInfo) -> None:
+        """Give an array to a layer."""
+        _, arrays = self.found.setdefault(name, (kind, {}))
+        if role in arrays:
+            raise RecordError(f"layer {shown(name)} has two arrays called {shown(role)}")
+        arrays[role] = array
+        self.taken.add(array.name)
+
+    def __iter__(self) -> Iterator[Layer]:
+        for name, (kind, arrays) in self.found.items():
+            yield Layer(name, arrays, kind)
+
+
+def by_names(arrays: Arrays, prefix: str, model: LayerConfig | None) -> Layers:
+    """Collect layers from a file that names layers and their weights in attributes."""
+    layers = Layers()
+    for group in _names(arrays, prefix, "layer_names"):
+        place = f"{prefix}/{group}" if prefix else group
+        names = _names(arrays, place, "weight_names")
+        parts = {name: [part.partition(":")[0] for part in name.split("/")] for name in names}
+        several = len({tuple(way[:-1]) for way in parts.values()}) > 1
+        config = model.child(group) if model else None
+        for name, way in parts.items():
+            array = arrays.tensors.get(f"{place}/{name}")
+            if array is None:
+                raise RecordError(f"the weight {shown(name)} of {shown(group)} is not in the file")
+            layer, kind = _named_layer(group, way, config, several=several)
+            layers.add(layer, kind, way[-1], array)
+    return layers
+
+
+def _named_layer(
+    group: str, way: list[str], config: LayerConfig | None, *, several: bool
+) -> tuple[str, str | None]:
+    """Return the name and the class of the layer that a weight of a group belongs to."""
+    inside = config.find(way[-2]) if config and config.layers and len(way) > 1 else ()
+    if inside:
+        return _dotted(group, *(layer.name for layer in inside)), inside[-1].kind
+    kind = config.kind if config else None
+    if config and config.wrapped:
+        kind = config.wrapped.kind
+    return _dotted(group, way[-2]) if several and len(way) > 1 else _dotted(group), kind
+
+
+def _names(arrays: Arrays, group: str, attribute: str) -> list[str]:
+    """Return a list of names; a long one is cut into `names0`, `names1` and so on."""
+    attributes: dict[str, Any] = arrays.attributes.get(group, {})
+    found = attributes.get(attribute)
+    if found is None:
+        found = []
+        while f"{attribute}{len(found)}" in attributes:
+            found.append(attributes[f"{attribute}{len(found)}"])
+        found = [name for part in found for name in (part if isinstance(part, list) else [None])]
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise RecordError(f"{attribute} of {shown(group)} is no list of names")
+    return found
+
+
+def by_numbers(arrays: Arrays, model: LayerConfig) -> Layers:
+    """Collect layers from a file that numbers variables, by the model's configuration."""
+    layers = Layers()
+    _number("", model, "", arrays, layers)
+    return layers
+
+
+def _number(place: str, model: LayerConfig, prefix: str, arrays: Arrays, layers: Layers) -> None:
+    """Collect the layers of a model whose group is `place`."""
+    container = next(
+        (inner for name in CONTAINERS if (inner := _path(place, name)) in arrays.attributes), None
+    )
+    if container is None:
+        return
+    for group, layer in saved_names(model):
+        inner = f"{container}/{group}"
+        name = _dotted(prefix, layer.name) if prefix else _dotted(layer.name)
+        if layer.layers:
+            _number(inner, layer, name, arrays, layers)
+            continue
+        variables = _variables(arrays, inner)
+        if layer.wrapped and not variables:
+            layer, variables = layer.wrapped, _variables(arrays, f"{inner}/layer")
+        if layer.is_quantized and variables:
+            layers.quantized.append(name)
+            layers.taken |= {array.name for array in variables}
+            continue
+        roles = _roles(layer)
+        known = len(variables) <= len(roles)
+        for at, array in enumerate(variables):
+            role = roles[at] if known else f"vars.{at}"
+            layers.add(name, layer.kind if known else "", role, array)
+
+
+def _variables(arrays: Arrays, place: str) -> list[TensorInfo]:
+    found: list[TensorInfo] = []
+    while (array := arrays.tensors.get(f"{place}/vars/{len(found)}")) is not None:
+        found.append(array)
+    return found
+
+
+def _roles(layer: LayerConfig) -> tuple[str, ...]:
+    """Return what a layer's variables are, in their order."""
+    if layer.kind not in _NORMS:
+        return _VARIABLES.get(layer.kind, ())
+    scaled = ("gamma",) if layer.settings.get("scale", True) else ()
+    centred = ("beta",) if layer.settings.get("center", True) else ()
+    return (*scaled, *centred, *_NORMS[layer.kind])
+
+
+def _path(place: str, name: str) -> str:
+    return f"{place}/{name}" if place else name
+
+
+def _dotted(*names: str) -> str:
+    return ".".join(name.replace("/", ".") for name in names)
