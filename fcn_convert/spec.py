@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fcn_convert.errors import SpecError
+from fcn_convert.tensors import Layout
 
 MAX_SPEC_BYTES = 1 << 18
 AXES: Mapping[int, str] = {2: "CL", 3: "CHW", 4: "CDHW"}
@@ -17,7 +18,6 @@ AXES: Mapping[int, str] = {2: "CL", 3: "CHW", 4: "CDHW"}
 KeyPath = tuple[str | int, ...]
 """Where a value stands in a document: keys and positions, from the outside in."""
 Reads = Literal["map", "dense"]
-Layout = Literal["torch", "keras", "mlx"]
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from pydantic import (
 )
 
 from fcn_convert.errors import printable
-from fcn_convert.spec import AXES, KeyPath, Layout, Reads, make_feature_map
+from fcn_convert.spec import AXES, KeyPath, Reads, make_feature_map
+from fcn_convert.tensors import Layout
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Name = Annotated[str, Field(min_length=1)]
@@ -141,7 +142,7 @@ class SpecModel(_HeadKeys):
         "Default: found, and an error if there are several.",
     )
     layout: Layout = Field(
-        default=_UNSAID,
+        default=UNSAID,
         description="How the file stores arrays: `torch` (out, in; OIHW), `keras` (in, out; HWIO) "
         "or `mlx` (out, in; OHWI). Default: the container's: keras for Keras's files, else torch.",
     )

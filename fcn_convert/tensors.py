@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from math import prod
 from operator import mul
+from typing import Literal
 
 from fcn_convert.errors import CheckpointError, printable, quoted
 
+Layout = Literal["torch", "keras", "mlx"]
+"""Whose habit a file's arrays are stored by."""
 MAX_AXES = 64
 """Axes a tensor may have; as many as torch and NumPy allow."""
 MAX_TENSORS = 1 << 17
@@ -176,7 +179,7 @@ class StateDict:
     tensors: Mapping[str, TensorInfo]
     left_out: tuple[LeftOut, ...] = ()
     unreadable: tuple[LeftOut, ...] = ()
-    layout: str = "torch"
+    layout: Layout = "torch"
 
     @property
     def may_be_a_model(self) -> bool:
@@ -245,7 +248,7 @@ class Index:
     metadata: Mapping[str, str] = field(default_factory=dict)
     checksums: tuple[Checksum, ...] = ()
     shards: tuple[Shard, ...] = ()
-    layout: str | None = None
+    layout: Layout | None = None
     foreign_names: bool = False
 
     def state_dict(self, path: str | None) -> StateDict:

@@ -47,7 +47,7 @@ ONLY = {
     "atomic": {"errors"},
     "proof": set(),
     "formats": {"errors", "tensors", "formats", "torch_quietly"},
-    "spec": {"errors", "formats", "spec_schema", "spec_yaml"},
+    "spec": {"errors", "formats", "spec_schema", "spec_yaml", "tensors"},
     "plan": {"errors", "layers", "tensors"},
     "layout_proof": {"tensors"},
     "verify": {

@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from fcn_convert.errors import CheckpointError
+from fcn_convert.errors import CheckpointError, printable
 from fcn_convert.tensors import (
-    LeftOut,
     StateDict,
     Stored,
     TensorInfo,
@@ -165,26 +164,20 @@ def in_keras_layout(found: StateDict) -> StateDict:
 
 
 def in_mlx_layout(found: StateDict) -> StateDict:
-    """Read a state dict's convolutions as MLX stores them; what MLX quantized is unreadable."""
-    quantized = {
-        name.removesuffix(".scales") + ".weight"
-        for name in found.tensors
-        if name.endswith(".scales")
-    }
+    """Read a state dict's convolutions as MLX stores them; what MLX quantized is refused."""
+    for name in found.tensors:
+        if name.endswith(".scales") and name.removesuffix("scales") + "weight" in found.tensors:
+            raise CheckpointError(
+                f"{printable(name.removesuffix('scales'))}weight is quantized by MLX; save it "
+                "dequantized first"
+            )
     tensors = [
         viewed(tensor, name, MLX.get(len(tensor.shape), ""))
         if name.endswith("weight") and len(tensor.shape) in MLX
         else tensor
         for name, tensor in found.tensors.items()
-        if name not in quantized
     ]
-    unreadable = [LeftOut(name, "quantized by MLX") for name in sorted(quantized)]
-    return replace(
-        found,
-        tensors=by_name(tensors),
-        unreadable=(*found.unreadable, *unreadable),
-        layout="mlx",
-    )
+    return replace(found, tensors=by_name(tensors), layout="mlx")
 
 
 def named_as_torch(found: StateDict) -> StateDict:

@@ -118,6 +118,8 @@ def _commented(
     """Yield the lines of the spec with these readings, each as a comment."""
     heads = [(head.chain, r) for head, r in zip(proposal.heads, chosen, strict=True)]
     spec, _ = smallest_spec(heads, state_dict, path)
-    spec = spec or Spec(tuple(Head(r.feature_map, r.flatten) for r in chosen), path)
+    spec = spec or Spec(
+        tuple(Head(r.feature_map, r.flatten) for r in chosen), path, state_dict.layout
+    )
     for line in spec_text(spec, (), over).splitlines()[1:]:
         yield f"# {printable(line)}"

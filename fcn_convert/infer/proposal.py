@@ -103,7 +103,7 @@ def smallest_spec(
         heads = tuple(
             Head(reading.feature_map, reading.flatten, listing(chain)) for chain, reading in chosen
         )
-        spec = Spec(heads, path)
+        spec = Spec(heads, path, state_dict.layout)
         try:
             layers = resolve(spec, state_dict).layers
         except SpecError as error:
