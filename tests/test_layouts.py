@@ -288,3 +288,18 @@ def test_hdf5_of_others_and_what_leads_elsewhere(tmp_path: Path) -> None:
         file["link"] = h5py.ExternalLink("/etc/passwd", "/")
     with pytest.raises(CheckpointError, match="'link' is a link to elsewhere"):
         open_checkpoint(tmp_path / "m.h5")
+
+
+def test_a_state_dict_read_by_a_layout_is_not_reported_as_another(tmp_path: Path) -> None:
+    weights = {
+        "conv.weight": np.ones((4, 3, 3, 2), np.float32),
+        "fc.weight": np.ones((5, 36), np.float32),
+    }
+    np.savez(tmp_path / "net.npz", **weights)
+    report = convert(
+        tmp_path / "net.npz",
+        {"feature_map": [4, 3, 3], "layout": "mlx"},
+        tmp_path / "out.safetensors",
+        level="bytes",
+    )
+    assert "left out" not in report.totals

@@ -53,6 +53,11 @@ _TENSORFLOW = (
 )
 
 SIGNATURES: tuple[Signature, ...] = (
+    Signature(
+        _begins(b"\x04\x22\x4d\x18"),
+        "is compressed with LZ4, as joblib does: load it with joblib and save its state dict with "
+        "torch.save",
+    ),
     Signature(_begins(b"\x1f\x8b"), f"is compressed with gzip: {_PACKED} (gunzip)"),
     Signature(_begins(b"\xfd7zXZ\0"), f"is compressed with xz: {_PACKED} (unxz)"),
     Signature(_begins(b"\x28\xb5\x2f\xfd"), f"is compressed with zstd: {_PACKED} (unzstd)"),

@@ -299,7 +299,7 @@ def _others(
 def _not_chosen(original: Checkpoint, chosen: StateDict) -> Iterator[LeftOut]:
     taken = chosen.path or WHOLE_FILE
     for other in original.index.state_dicts:
-        if other is not chosen:
+        if other.path != chosen.path:  # reading it by a layout makes another object
             reason = f"another state dict, of {len(other.tensors)} tensors; {taken} was taken"
             yield LeftOut(other.path or WHOLE_FILE, reason)
 
