@@ -73,9 +73,7 @@ def convert(
         plan = make_plan(resolved, state_dict)
         if dry_run:
             planned = make_report(parsed, resolved, original, _entry(target), None, strict=strict)
-            if planned.verdict.problems:
-                raise CheckFailedError(planned)
-            return planned
+            return _passed(planned)
         check_target(target, replace=True, inputs=inputs)
         for path in paths:
             remove_leftovers(path)
@@ -93,8 +91,7 @@ def convert(
                 report = make_report(
                     parsed, resolved, original, output_entry, proof, evidence, strict=strict
                 )
-                if report.verdict.problems:
-                    raise CheckFailedError(report)
+                _passed(report)
                 draft.put_in_place()
                 _write_reports(report, paths, f"the output {target} is in place")
         except CheckFailedError as failed:
@@ -144,6 +141,13 @@ def verify_conversion(
             files = Files(before, after, resolved, state_dict)
             report = with_model(report, model, files)
     _write_reports(report, paths, "the check is done")
+    if report.verdict.problems:
+        raise CheckFailedError(report)
+    return report
+
+
+def _passed(report: Report) -> Report:
+    """Return the report; raises CheckFailedError, with it, where it says that a check failed."""
     if report.verdict.problems:
         raise CheckFailedError(report)
     return report

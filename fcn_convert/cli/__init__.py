@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from fcn_convert import __version__
-from fcn_convert.cli import batch, code, convert, init, inspect, report, schema, verify
+from fcn_convert.cli import batch, check_spec, code, convert, init, inspect, report, schema, verify
 from fcn_convert.cli.streams import stdout
 
 app = typer.Typer(
@@ -47,4 +47,5 @@ app.command()(init.init)
 app.command()(code.code)
 app.command()(batch.batch)
 app.add_typer(report.app)
+app.command("check-spec")(check_spec.check_spec)
 app.command()(schema.schema)

@@ -1,0 +1,98 @@
+"""One step of the action: runs fcn-convert, and tells GitHub what came of it.
+
+Everything is said by the environment: FCN_* are the action's inputs, GITHUB_* the runner's files.
+The Markdown report becomes the job's summary, each error an annotation, on the spec's line where
+it has one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+MAX_SUMMARY = 1 << 20
+"""Bytes that GitHub takes of a step's summary."""
+MAX_ANNOTATIONS = 10
+"""Errors that GitHub shows of a step."""
+CUT = "\n\n…cut here; the whole report is among the artifacts.\n"
+
+
+def command(reports: Path) -> list[str]:
+    """Return the command line that the inputs ask for."""
+    asked = {name: os.environ.get(f"FCN_{name}", "") for name in ("SPEC", "OUTPUT", "CONVERTED")}
+    checkpoint = os.environ["FCN_CHECKPOINT"]
+    if asked["CONVERTED"]:
+        files = ["verify", "--", checkpoint, asked["CONVERTED"]]
+    else:
+        files = ["convert", "--", checkpoint]
+    name, *operands = files
+    options = [f"--verify={os.environ.get('FCN_VERIFY') or 'activations'}"]
+    options += [f"--report={reports / f'report.{suffix}'}" for suffix in ("json", "md", "xml")]
+    options += [f"--spec={asked['SPEC']}"] if asked["SPEC"] else []
+    options += [f"--output={asked['OUTPUT']}"] if asked["OUTPUT"] and name == "convert" else []
+    options += ["--strict"] if os.environ.get("FCN_STRICT") == "true" else []
+    return [sys.executable, "-m", "fcn_convert", name, *options, *operands]
+
+
+def annotation(error: str, spec: str) -> str:
+    """Return the workflow command that shows an error, on the spec's line where it names one."""
+    place = re.search(rf"\({re.escape(Path(spec).name)}:(\d+)\)$", error)
+    where = f" file={_property(spec)},line={place[1]}" if place else ""
+    return f"::error{where}::{_data(error)}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def summary(markdown: bytes) -> bytes:
+    """Return what fits into a step's summary."""
+    if len(markdown) < MAX_SUMMARY:
+        return markdown
+    kept = markdown[: MAX_SUMMARY - 1 - len(CUT.encode())]
+    return kept.decode("utf-8", "ignore").encode() + CUT.encode()
+
+
+def main() -> int:
+    """Run, tell, and return the status of fcn-convert."""
+    reports = Path(os.environ["FCN_REPORTS"])
+    reports.mkdir(parents=True, exist_ok=True)
+    for older in reports.glob("report.*"):  # of a step before this one
+        older.unlink()
+    done = subprocess.run(
+        command(reports), stderr=subprocess.PIPE, text=True, errors="replace", check=False
+    )
+    sys.stderr.write(done.stderr)
+    checkpoint = Path(os.environ["FCN_CHECKPOINT"])
+    spec = os.environ.get("FCN_SPEC") or str(checkpoint.with_suffix(".yaml"))
+    markdown = reports / "report.md"
+    text = markdown.read_bytes() if markdown.exists() else b""
+    errors = [line[len("error: ") :] for line in done.stderr.splitlines() if line[:7] == "error: "]
+    errors = errors or failed_checks(reports / "report.json")
+    for error in errors[:MAX_ANNOTATIONS]:
+        print(annotation(error, spec))
+    with open(os.environ["GITHUB_STEP_SUMMARY"], "ab") as file:
+        file.write(summary(text))
+    with open(os.environ["GITHUB_OUTPUT"], "a", encoding="utf-8") as file:
+        file.write(f"status={done.returncode}\nreport={reports / 'report.json'}\n")
+    return done.returncode
+
+
+def failed_checks(report: Path) -> list[str]:
+    """Return what the report says that does not hold: the command prints it with its tables."""
+    if not report.exists():
+        return []
+    problems: list[str] = json.loads(report.read_text("utf-8"))["verdict"]["problems"]
+    return problems
+
+
+if __name__ == "__main__":
+    sys.exit(main())
