@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 from hashlib import sha256
-from types import TracebackType
 from typing import Self
 from zlib import crc32
 
@@ -33,13 +32,8 @@ class Digests:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._workers.__exit__(kind, error, traceback)
+    def __exit__(self, *_: object) -> None:
+        self._workers.close()
 
     def start(self, checkpoint: Checkpoint) -> None:
         """Start to read a checkpoint's files, unless that was done before."""
@@ -61,14 +55,12 @@ class Digests:
     def _read(self, file: SourceFile, checksums: list[Checksum]) -> str:
         digest = sha256()
         sums = _Checksums(file, checksums)
-        chunk = bytearray(min(CHUNK_BYTES, file.size))
-        for at in range(0, file.size, CHUNK_BYTES):
+        at = 0
+        for chunk in file.chunks(CHUNK_BYTES):
             self._workers.go_on()
-            if file.size - at < len(chunk):
-                chunk = bytearray(file.size - at)
-            file.pread_into(chunk, at)
             digest.update(chunk)
             sums.update(at, chunk)
+            at += len(chunk)
         return digest.hexdigest()
 
 
@@ -80,13 +72,12 @@ class _Checksums:
         self._waiting = sorted(checksums, key=lambda part: (part.offset, part.nbytes), reverse=True)
         self._crc = 0
 
-    def update(self, at: int, chunk: bytearray) -> None:
+    def update(self, at: int, chunk: memoryview) -> None:
         """Take in the bytes from `at` on; raises CheckpointError where a part is damaged."""
-        view = memoryview(chunk)
         while self._waiting and self._waiting[-1].offset < at + len(chunk):
             part = self._waiting[-1]
             end = part.offset + part.nbytes
-            self._crc = crc32(view[max(part.offset - at, 0) : end - at], self._crc)
+            self._crc = crc32(chunk[max(part.offset - at, 0) : end - at], self._crc)
             if end > at + len(chunk):
                 return  # it goes on in the next chunk
             if self._crc != part.crc32:

@@ -12,7 +12,7 @@ from math import prod
 
 from fcn_convert.activations.inputs import Inputs
 from fcn_convert.formats import Checkpoint
-from fcn_convert.formats.strided import BLOCK_BYTES, Block, BlockReader, blocks, read_values
+from fcn_convert.formats.strided import BLOCK_BYTES, Block, BlockReader, blocks, read_tensor
 from fcn_convert.tensors import TensorInfo
 from fcn_convert.torch_quietly import Tensor, functional, torch
 
@@ -43,8 +43,7 @@ class Stored:
             return None
         if self.bias.dtype.torch is None:
             raise TypeError(f"its bias has no dtype {self.bias.dtype.name}")
-        values = read_values(self.checkpoint.files[self.bias.file], self.bias)
-        return torch.frombuffer(values, dtype=getattr(torch, self.bias.dtype.torch))
+        return read_tensor(self.checkpoint.files[self.bias.file], self.bias)
 
 
 class Scratch:

@@ -102,14 +102,12 @@ def _is(path: Path, entry: FileEntry, tick: Tick) -> bool:
 
 def _sha256(path: Path, tick: Tick) -> str | None:
     """Return a file's sha256, None where it cannot be read."""
-    digest, buffer = sha256(), bytearray(CHUNK_BYTES)
+    digest = sha256()
     try:
         with SourceFile(path) as file:
-            for at in range(0, file.size, CHUNK_BYTES):
+            for chunk in file.chunks(CHUNK_BYTES):
                 tick()
-                part = memoryview(buffer)[: file.size - at]
-                file.pread_into(part, at)
-                digest.update(part)
+                digest.update(chunk)
     except FcnConvertError:
         return None
     return digest.hexdigest()

@@ -44,7 +44,7 @@ _NAMED_ONLY = {
 _KERNELS = {"kernel", "weights", "weight", "W", "w", "kernels", "0"}
 _DEPTHWISE_KERNELS = {"depthwise_kernel", "depthwise_weights"}
 _POINTWISE_KERNELS = {"pointwise_kernel", "pointwise_weights"}
-_ROLES: Mapping[str, str] = {
+ROLES: Mapping[str, str] = {
     **dict.fromkeys((*_KERNELS, *_DEPTHWISE_KERNELS, *_POINTWISE_KERNELS), "weight"),
     **dict.fromkeys(("gamma", "alpha", "scale", "embeddings", "embedding"), "weight"),
     **dict.fromkeys(("bias", "biases", "b", "beta", "offset", "1"), "bias"),
@@ -119,11 +119,11 @@ def keras_layer(layer: Layer) -> Iterator[TensorInfo]:
             part = "depthwise" if role in _DEPTHWISE_KERNELS else "pointwise"
         pattern = _pattern(layer, role, array, is_separable=separable)
         known = pattern or layer.kind in {None, *_CLASSES, *_SEPARABLE, *_NAMED_ONLY}
-        if not known or role not in _ROLES or _RECURRENT in layer.arrays:
+        if not known or role not in ROLES or _RECURRENT in layer.arrays:
             yield viewed(array, _path(layer.name, role))
         else:
             inner = _path(layer.name, part) if separable else layer.name
-            yield viewed(array, _path(inner, _ROLES[role]), pattern)
+            yield viewed(array, _path(inner, ROLES[role]), pattern)
 
 
 def _path(layer: str, role: str) -> str:
@@ -190,7 +190,7 @@ def named_as_torch(found: StateDict) -> StateDict:
     names = {}
     for name in found.tensors:
         layer, role = split_name(name)
-        names[name] = f"{layer}.{_ROLES[role]}" if layer and role in _ROLES else name
+        names[name] = f"{layer}.{ROLES[role]}" if layer and role in ROLES else name
     if len(set(names.values())) < len(names):
         return found
     tensors = [
@@ -204,7 +204,7 @@ def split_name(name: str) -> tuple[str, str]:
     """Return a layer's name and an array's role: `conv1/kernel:0` is ("conv1", "kernel")."""
     whole = name.partition(":")[0].replace("/", ".")
     layer, _, role = whole.rpartition(".")
-    if role in _ROLES or role == _RECURRENT:
+    if role in ROLES or role == _RECURRENT:
         return layer, role
     for known in (*_DEPTHWISE_KERNELS, *_POINTWISE_KERNELS, "W", "w", "b"):
         if role.endswith(f"_{known}"):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol, Self
 
 from fcn_convert.errors import CheckpointError
@@ -66,12 +65,7 @@ class SourceFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -108,6 +102,14 @@ class SourceFile:
                 raise CheckpointError(f"{self.path}: ends at byte {offset}, {len(view)} too early")
             view = view[count:]
             offset += count
+
+    def chunks(self, nbytes: int) -> Iterator[memoryview]:
+        """Yield the whole file, so many bytes at a time; each holds until the next is read."""
+        buffer = bytearray(min(nbytes, self.size))
+        for at in range(0, self.size, nbytes):
+            chunk = memoryview(buffer)[: self.size - at]
+            self.pread_into(chunk, at)
+            yield chunk
 
     def _unreadable(self, offset: int, error: OSError) -> CheckpointError:
         return CheckpointError(f"{self.path}: cannot be read at byte {offset}: {error.strerror}")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from fcn_convert.errors import printable
+from fcn_convert.formats.layouts import ROLES as KNOWN_ROLES
 from fcn_convert.formats.numpy_records import Array, array_of
 from fcn_convert.formats.pickle_machine import Node
 from fcn_convert.formats.torch_records import (
@@ -36,12 +37,7 @@ MODULE_NOTE = (
     "names are those of the modules' default state_dict(); their state-dict hooks were not run"
 )
 
-FOREIGN_ROLES = {
-    *("W", "b", "w", "weights", "biases", "kernel", "kernels", "embedding", "embeddings"),
-    *("depthwise_weights", "pointwise_weights", "depthwise_kernel", "pointwise_kernel"),
-    *("gamma", "beta", "moving_mean", "moving_variance", "mean", "variance", "var"),
-    *("scale", "offset", "alpha"),
-}
+FOREIGN_ROLES = KNOWN_ROLES.keys() - {"weight", "bias", "0", "1"}
 """What arrays are called where layers are dictionaries, as in TensorFlow's ports."""
 ROLES = FOREIGN_ROLES | {"weight", "bias", "running_mean", "running_var"}
 MAX_LAYER_LIST = 4

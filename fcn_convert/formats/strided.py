@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from math import prod
+from typing import TYPE_CHECKING
 
 from fcn_convert.formats.source import SourceFile
 from fcn_convert.tensors import TensorInfo, element_span, is_row_major, row_major_strides
+
+if TYPE_CHECKING:
+    from fcn_convert.torch_quietly import Tensor
 
 BLOCK_BYTES = 4 << 20
 """Bytes of file, and of values, that one block holds at most."""
@@ -122,6 +126,16 @@ def _gather(
     if tensor.negated:
         found = -found
     torch.frombuffer(values, dtype=dtype).view(shape).copy_(found)
+
+
+def read_tensor(file: SourceFile, tensor: TensorInfo) -> Tensor:
+    """Return a tensor as torch's, of a dtype that torch has; the caller bounds its size."""
+    from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where values are computed with
+
+    dtype = getattr(torch, tensor.dtype.torch or "")
+    values = read_values(file, tensor)
+    flat = torch.frombuffer(values, dtype=dtype) if values else torch.empty(0, dtype=dtype)
+    return flat.view(tensor.shape)
 
 
 def read_values(file: SourceFile, tensor: TensorInfo) -> bytearray:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from math import sqrt
 
 from fcn_convert.formats import Checkpoint
-from fcn_convert.formats.strided import read_values, strides_of
+from fcn_convert.formats.strided import read_tensor, strides_of
 from fcn_convert.infer.readings import Reading
 from fcn_convert.tensors import TensorInfo
 from fcn_convert.torch_quietly import Tensor, torch
@@ -218,6 +218,4 @@ def read_sample(checkpoint: Checkpoint, weight: TensorInfo) -> Sample:
     across, along = strides_of(weight)
     step = features_out // rows
     part = replace(weight, shape=(rows, features_in), strides=(step * across, along))
-    values = read_values(checkpoint.files[weight.file], part)
-    dtype = getattr(torch, weight.dtype.torch or "")
-    return Sample(torch.frombuffer(values, dtype=dtype).view(rows, features_in))
+    return Sample(read_tensor(checkpoint.files[weight.file], part))

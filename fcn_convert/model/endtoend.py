@@ -10,7 +10,7 @@ from typing import Any
 
 from fcn_convert.errors import ModelError
 from fcn_convert.formats import Checkpoint
-from fcn_convert.formats.strided import read_values
+from fcn_convert.formats.strided import read_tensor
 from fcn_convert.layers import Resolved
 from fcn_convert.model.build import Converted, make_convertible
 from fcn_convert.model.factory import example_of, make_model
@@ -161,10 +161,7 @@ def tensors_of(checkpoint: Checkpoint, state_dict: StateDict) -> dict[str, Tenso
     for name, tensor in state_dict.tensors.items():
         if tensor.dtype.torch is None:
             raise ModelError(f"{checkpoint.path}: torch has no dtype {tensor.dtype.name} ({name})")
-        dtype = getattr(torch, tensor.dtype.torch)
-        values = read_values(checkpoint.files[tensor.file], tensor)
-        flat = torch.frombuffer(values, dtype=dtype) if values else torch.empty(0, dtype=dtype)
-        found[name] = flat.view(tensor.shape)
+        found[name] = read_tensor(checkpoint.files[tensor.file], tensor)
     return found
 
 
