@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shlex
@@ -10,11 +9,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+from scripts import load_script
 
 ROOT = Path(__file__).parent.parent
 ACTION = ROOT / ".github" / "actions" / "convert"
@@ -26,13 +25,8 @@ def read(path: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    found = importlib.util.spec_from_file_location("action_run", ACTION / "run.py")
-    assert found
-    assert found.loader
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+def script() -> Any:
+    return load_script(ACTION / "run.py")
 
 
 @pytest.fixture
@@ -112,13 +106,13 @@ def test_an_input_is_never_part_of_a_shell_line(work: Path) -> None:
     assert "$(touch planted)" in error
 
 
-def test_annotations_are_escaped(script: ModuleType) -> None:
+def test_annotations_are_escaped(script: Any) -> None:
     error = script.annotation("100% of\nit (a,b.yaml:3)", "x:y/a,b.yaml")
     assert error == "::error file=x%3Ay/a%2Cb.yaml,line=3::100%25 of%0Ait (a,b.yaml:3)"
 
 
 @pytest.mark.parametrize("character", ["x", "é"], ids=["ascii", "two-bytes"])
-def test_a_summary_is_cut_below_a_mebibyte(script: ModuleType, character: str) -> None:
+def test_a_summary_is_cut_below_a_mebibyte(script: Any, character: str) -> None:
     cut = script.summary((character * (1 << 20)).encode())
     assert (1 << 20) - 8 < len(cut) < 1 << 20
     assert cut.decode().endswith("among the artifacts.\n")

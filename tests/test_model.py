@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scripts import load_script
 from torch import Tensor, nn
 
 from fcn_convert import convert, fully_convolutional, spec_of
@@ -18,32 +18,16 @@ from fcn_convert.model.build import make_convertible
 from fcn_convert.model.field import receptive_field
 from fcn_convert.model.windows import apart, head_on_windows
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FOLDER = Path(__file__).parent
 
 
-def load(path: Path) -> Any:
-    found = importlib.util.spec_from_file_location(path.stem, path)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
-nets = load(FOLDER / "nets.py")
-train = load(FOLDER.parent / "sample_checkpoints" / "train.py")
+nets = load_script(FOLDER / "nets.py")
+train = load_script(FOLDER.parent / "sample_checkpoints" / "train.py")
 
 every_net = pytest.mark.parametrize("name", nets.CASES)
 RELATIVE = 1e-10
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """On networks this small, and beside other tests, a second thread only waits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tensors_of(answer: Any) -> list[Tensor]:

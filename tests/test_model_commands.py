@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ import jsonschema
 import pytest
 import torch
 from PIL import Image
+from scripts import load_script
 from typer.testing import CliRunner, Result
 
 from fcn_convert.cli import app
@@ -31,16 +31,7 @@ SAMPLES = {
 }
 
 
-def load_script() -> Any:
-    found = importlib.util.spec_from_file_location("train", TRAIN)
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
-train = load_script()
+train = load_script(TRAIN)
 
 
 def run(*arguments: str | Path) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,16 +12,10 @@ from torch.nn import functional as F
 
 from fcn_convert import FcnConvertError, fully_convolutional, spec_of
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 C, H, W = 4, 2, 3
 EXAMPLE = torch.zeros(1, 2, 4, 5)  # a map of C x H x W, with a stride of 1 and nothing padded
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Net(nn.Module):

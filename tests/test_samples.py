@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-import importlib.util
 import shutil
 from itertools import product
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from scripts import load_script
 from torch import Tensor, nn
 
 from fcn_convert import convert
@@ -37,16 +36,7 @@ HEADS = {
 }
 
 
-def load_script() -> ModuleType:
-    found = importlib.util.spec_from_file_location("train", FOLDER / "train.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
-train = load_script()
+train = load_script(FOLDER / "train.py")
 every_sample = pytest.mark.parametrize("sample", train.SAMPLES, ids=lambda s: Path(s.file).stem)
 
 
