@@ -80,8 +80,8 @@ test: $(INSTALLED_DEV)
 	$(RUN) -m pytest -n auto -m "not heavy"
 
 .PHONY: test-all
-test-all: $(INSTALLED_HEAVY)
-	$(RUN) -m pytest -n auto
+test-all: test $(INSTALLED_HEAVY)
+	$(RUN) -m pytest -n auto -m heavy
 
 .PHONY: check
 check: $(INSTALLED_DEV)
