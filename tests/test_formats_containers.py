@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from corpus.foreign import FOREIGN
 from safetensors.torch import save_file
 from torch import nn
 
@@ -399,34 +400,6 @@ def test_a_folder_with_one_checkpoint(tmp_path: Path) -> None:
 
 
 # What cannot be read.
-
-FOREIGN = {
-    "gzip": (b"\x1f\x8b\x08\0", "is compressed with gzip: unpack it first"),
-    "xz": (b"\xfd7zXZ\0\0", "is compressed with xz"),
-    "zstd": (b"\x28\xb5\x2f\xfd\0", "is compressed with zstd"),
-    "bzip2": (b"BZh91AY", "is compressed with bzip2"),
-    "page": (b"\n<!DOCTYPE html>\n<html>", "is a web page: the download got a page"),
-    "page-html": (b"<html lang=en>", "is a web page"),
-    "xml": (b"<?xml version='1.0'?><Error>", "is XML"),
-    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer"),
-    "gguf": (b"GGUF\x03\0\0\0", "is a GGUF or GGML file"),
-    "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x051.9.0", "is an ONNX model"),
-    "tflite": (b"\x1c\0\0\0TFL3\x14\0", "is a TensorFlow Lite model"),
-    "saved-model": (b"\x08\x01\x12\xcb\x05", "is a TensorFlow SavedModel"),
-    "graph": (b"\x0a\x1a\x0a\x05input\x12\x0bPlaceholder", "is a frozen graph of TensorFlow"),
-    "tf-index": (b"\0\0\0\0" + bytes.fromhex("57fb808b247547db"), "is a checkpoint of TensorFlow"),
-    "tf-names": (b'model_checkpoint_path: "m.ckpt"', "names a checkpoint of TensorFlow"),
-    "matlab": (b"MATLAB 5.0 MAT-file, Platform", "is a MATLAB file"),
-    "mxnet": (b"\x12\x01" + bytes(14) + b"\x02", "is a parameter file of MXNet"),
-    "darknet": (bytes([0, 0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0]), "is a weight file of Darknet"),
-    "program": (b"\x7fELF\x02\x01", "is a program or a library"),
-    "zeros": (bytes(100), "nothing but zeros"),
-    "empty": (b"", "is empty: it was probably not written"),
-    "text": (b"hello world\n", "is no checkpoint known here \\(a text that starts with"),
-    "json": (b'{"a": 1}', "is JSON without a `weight_map`"),
-    "other-zip": (b"PK\x05\x06" + bytes(18), "is a zip file with no data.pkl.*it is empty"),
-    "list": (pickle.dumps([1, 2]), "holds no state dict"),
-}
 
 
 @pytest.mark.parametrize("kind", sorted(FOREIGN))

@@ -3,7 +3,6 @@ from __future__ import annotations
 import argparse
 import io
 import pickle
-import struct
 import tarfile
 import warnings
 from collections import OrderedDict, defaultdict
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from corpus.calls import Made, dumped
+from corpus.legacy import FLOATS, GOOD, MAGIC, MALFORMED, STORAGE, K, legacy, stored, v1
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -626,67 +627,20 @@ def test_protocol_0_cannot_hold_tensors(tmp_path: Path, *, zipped: bool) -> None
 
 # Legacy files by hand: what torch no longer writes, but still reads.
 
-MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
-SYSTEM = {
-    "protocol_version": VERSION,
-    "little_endian": True,
-    "type_sizes": {"short": 2, "int": 4, "long": 4},
-}
-
-
-class Made:
-    """Pickles as a call."""
-
-    def __init__(self, function: object, *arguments: object) -> None:
-        self.reduced = (function, arguments)
-
-    def __reduce__(self) -> Any:
-        return self.reduced
-
-
-class Id:
-    """Pickles as a persistent id."""
-
-    def __init__(self, *value: object) -> None:
-        self.value = value
-
-
-class OldPickler(pickle.Pickler):
-    def persistent_id(self, obj: object) -> object:
-        return obj.value if isinstance(obj, Id) else None
-
-
-def pickled(data: object, protocol: int = 2) -> bytes:
-    buffer = io.BytesIO()
-    OldPickler(buffer, protocol).dump(data)
-    return buffer.getvalue()
-
-
-def legacy(
-    data: object, *storages: tuple[str, bytes, int], keys: object = None, **header: object
-) -> bytes:
-    said = {"magic": MAGIC, "version": VERSION, "system": SYSTEM, **header}
-    parts = [pickled(said["magic"]), pickled(said["version"]), pickled(said["system"])]
-    parts += [data if isinstance(data, bytes) else pickled(data)]
-    parts += [pickled([key for key, _, _ in storages] if keys is None else keys)]
-    return b"".join([*parts, *(struct.pack("<q", n) + raw for _, raw, n in storages)])
-
-
-FLOATS = struct.pack("<6f", *range(6))
-STORAGE = ("storage", torch.FloatStorage, "k", "cpu", 6)
-
-
-def v1(identity: Id, offset: int, shape: object, strides: object) -> Made:
-    return Made(torch._utils._rebuild_tensor, identity, offset, shape, strides)
-
 
 def test_old_ids_with_and_without_views(tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     data = {
-        "column-major": v1(Id(*STORAGE, None), 0, (2, 3), (1, 2)),
-        "view": v1(Id(*STORAGE, ("v", 2, 4)), 1, (3,), (1,)),
+        "column-major": v1(stored(*STORAGE, None), 0, (2, 3), (1, 2)),
+        "view": v1(stored(*STORAGE, ("v", 2, 4)), 1, (3,), (1,)),
         "v2": Made(
-            torch._utils._rebuild_tensor_v2, Id(*STORAGE, None), 0, (6,), (1,), False, OrderedDict()
+            torch._utils._rebuild_tensor_v2,
+            stored(*STORAGE, None),
+            0,
+            (6,),
+            (1,),
+            False,
+            OrderedDict(),
         ),
     }
     path.write_bytes(legacy(data, ("k", FLOATS, 6)))
@@ -698,7 +652,7 @@ def test_old_ids_with_and_without_views(tmp_path: Path) -> None:
 def test_old_ids_without_a_place_for_views(tmp_path: Path) -> None:
     # Older than anything torch still reads.
     path = tmp_path / "m.pt"
-    path.write_bytes(legacy({"w": v1(Id(*STORAGE), 1, (2, 2), (1, 2))}, ("k", FLOATS, 6)))
+    path.write_bytes(legacy({"w": v1(stored(*STORAGE), 1, (2, 2), (1, 2))}, ("k", FLOATS, 6)))
     check(path, {"w": torch.tensor([[1.0, 3.0], [2.0, 4.0]])})
 
 
@@ -726,11 +680,11 @@ def test_python_2_ordered_dict(tmp_path: Path) -> None:
 def test_a_reconstructed_module_of_python_2(tmp_path: Path) -> None:
     state = {
         "training": True,
-        "_parameters": OrderedDict(weight=v1(Id(*STORAGE), 0, (2, 3), (3, 1)), bias=None),
+        "_parameters": OrderedDict(weight=v1(stored(*STORAGE), 0, (2, 3), (3, 1)), bias=None),
         "_buffers": OrderedDict(),
         "_modules": OrderedDict(),
     }
-    raw = pickled(state)
+    raw = dumped(state)
     assert raw[:2] == b"\x80\x02"
     module = b"ccopy_reg\n_reconstructor\n(cgone.models\nNet\nc__builtin__\nobject\nNtR"
     path = tmp_path / "m.pt"
@@ -738,57 +692,6 @@ def test_a_reconstructed_module_of_python_2(tmp_path: Path) -> None:
     with open_checkpoint(path) as checkpoint:
         tensor = checkpoint.state_dict(None).tensors["weight"]
     assert gathered(path, tensor) == FLOATS
-
-
-GOOD = {"w": v1(Id(*STORAGE), 0, (2, 3), (3, 1))}
-K = ("k", FLOATS, 6)
-
-
-def with_id(*value: object) -> dict[str, object]:
-    return {"w": v1(Id(*value), 0, (2, 3), (3, 1))}
-
-
-MALFORMED: dict[str, tuple[bytes, str]] = {
-    "version": (legacy(GOOD, K, version=1000), "are not torch's magic number and protocol version"),
-    "version-is-nested": (legacy(GOOD, K, version=[[[]]]), "are not torch's magic number"),
-    "version-of-5000-digits": (legacy(GOOD, K, version=10**5000), "are not torch's magic number"),
-    "big-endian": (legacy(GOOD, K, system={"little_endian": False}), "its values are big-endian"),
-    "system-is-a-list": (legacy(GOOD, K, system=[1]), "its values are big-endian"),
-    "keys-are-a-dict": (legacy(GOOD, K, keys={"k": 1}), "its list of storages is malformed"),
-    "keys-are-numbers": (legacy(GOOD, K, keys=[1]), "its list of storages is malformed"),
-    "keys-are-doubled": (legacy(GOOD, K, K), "names 'k' twice or without need"),
-    "key-unknown": (legacy(GOOD, ("x", FLOATS, 6)), "names 'x' twice or without need"),
-    "storage-missing": (legacy(GOOD), "tensor 'w' cannot be read: its storage 'k' is not in"),
-    "more-elements": (legacy(GOOD, ("k", FLOATS, 7)), "has 7 elements, but is declared with 6"),
-    "fewer-elements": (legacy(GOOD, ("k", FLOATS, 5)), "has 5 elements, but is declared with 6"),
-    "elements-negative": (legacy(GOOD, ("k", FLOATS, -1)), "has -1 elements, but is declared"),
-    "values-cut": (legacy(GOOD, ("k", FLOATS[:-1], 6)), "is truncated: storage 'k' ends at byte"),
-    "count-cut": (legacy(GOOD, K)[: -len(FLOATS) - 3], "ends at byte .*, 3 too early"),
-    "two-sizes": (
-        legacy({**GOOD, "v": v1(Id(*STORAGE[:4], 5), 0, (1,), (1,))}, K),
-        "storage 'k' is declared with two sizes",
-    ),
-    "two-types": (
-        legacy(
-            {**GOOD, "v": v1(Id("storage", torch.DoubleStorage, "k", "cpu", 6), 0, (1,), (1,))}, K
-        ),
-        "storage 'k' is declared with two sizes",
-    ),
-    "claims-exabytes": (
-        legacy(with_id(*STORAGE[:4], 2**60), ("k", FLOATS, 2**60)),
-        "is truncated: storage 'k' ends at byte",
-    ),
-    "four-parts": (legacy(with_id(*STORAGE[:4]), K), "a storage's id has 4 parts, expected 5 or 6"),
-    "seven-parts": (legacy(with_id(*STORAGE, None, 1), K), "a storage's id has 7 parts"),
-    "view-is-a-number": (legacy(with_id(*STORAGE, 1), K), "the view of storage 'k' is malformed"),
-    "view-of-two": (legacy(with_id(*STORAGE, ("v", 1)), K), "the view of storage 'k' is malformed"),
-    "view-negative": (legacy(with_id(*STORAGE, ("v", -1, 2)), K), "view of storage 'k' is not a n"),
-    "view-beyond": (legacy(with_id(*STORAGE, ("v", 3, 4)), K), "reaches beyond its 6 elements"),
-    "beyond-its-view": (
-        legacy({"w": v1(Id(*STORAGE, ("v", 0, 2)), 0, (3,), (1,))}, K),
-        "it reaches byte 12 of storage 'k', which has 8",
-    ),
-}
 
 
 @pytest.mark.parametrize("case", MALFORMED)
