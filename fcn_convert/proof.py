@@ -26,6 +26,41 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How far outputs are apart, each as a share of its own bound.
+
+    equal: outputs that are not apart at all. counts: the others, by powers of two: the first ones
+    have shares up to 2^lowest, the next up to twice that; those above 2^0 are beyond their bound.
+    """
+
+    equal: int
+    lowest: int
+    counts: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class LargerMap:
+    """Answers on the larger map: the Dense layer's to every window, and the convolution's.
+
+    sizes: cells by spatial axis. features: the outputs shown, those first of which a cell is the
+    furthest apart. dense, convolution: a map for each of them, row-major, of six digits.
+    """
+
+    sizes: tuple[int, ...]
+    features: tuple[int, ...]
+    dense: tuple[tuple[float, ...], ...]
+    convolution: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswersCheck(Check):
+    """A check of what two layers answer, with what can be drawn of it."""
+
+    spread: Spread
+    larger_map: LargerMap
+
+
+@dataclass(frozen=True)
 class Proof:
     """All checks: those of each tensor by its name in the original, and those of the whole file.
 

@@ -10,8 +10,9 @@ underflows (section 2.1). That bound, per output, is the gate.
 from __future__ import annotations
 
 from fcn_convert.activations.answers import ConvolutionAnswers, DenseAnswers
+from fcn_convert.activations.drawn import FurthestFeatures, SpreadCounter
 from fcn_convert.activations.inputs import MAPS, Inputs
-from fcn_convert.proof import Check
+from fcn_convert.proof import AnswersCheck
 from fcn_convert.torch_quietly import Tensor, torch
 
 UNIT_ROUNDOFF = 2.0**-53
@@ -34,6 +35,7 @@ class Comparison:
         self._largest = [0.0, 0.0]
         self._bound = 0.0
         self._compared = self._beyond = self._unlike = 0
+        self._spread, self._furthest = SpreadCounter(), FurthestFeatures()
         columns = zip(
             torch.split(dense.wide.flatten(1), SLICE, 1),
             torch.split(convolution.wide.flatten(1), SLICE, 1),
@@ -42,6 +44,7 @@ class Comparison:
         )
         for expected, found, sums in columns:
             self._add(expected, found, sums)
+        self._larger_map = self._furthest.larger_map(inputs, dense.wide, convolution.wide)
         self._narrow = _narrow_difference(dense.narrow, convolution.narrow)
 
     def _add(self, expected: Tensor, found: Tensor, sums: Tensor) -> None:
@@ -55,8 +58,10 @@ class Comparison:
         for kind, rows in enumerate((slice(None, MAPS), slice(MAPS, None))):
             self._largest[kind] = max(self._largest[kind], _greatest(apart[rows][finite[rows]]))
         self._bound = max(self._bound, _greatest(bound[finite]))
+        self._spread.add(apart[finite], bound[finite])
+        self._furthest.add(torch.where(alike, apart / bound, torch.inf)[MAPS:])
 
-    def check(self, name: str) -> Check:
+    def check(self, name: str) -> AnswersCheck:
         """Sum up: passed where every output lies within its bound."""
         problem = (
             f"{name}: {self._beyond} of {self._compared} outputs differ from the Dense layer's by "
@@ -73,7 +78,14 @@ class Comparison:
             "outputs": self._compared,
             "stored_dtype_max_abs_diff": "not computed" if self._narrow is None else self._narrow,
         }
-        return Check("activations", not self._beyond, problem, values)
+        return AnswersCheck(
+            "activations",
+            not self._beyond,
+            problem,
+            values,
+            spread=self._spread.spread(),
+            larger_map=self._larger_map,
+        )
 
 
 def _narrow_difference(expected: Tensor | None, found: Tensor | None) -> float | None:
