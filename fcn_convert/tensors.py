@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from math import prod
@@ -296,10 +296,17 @@ class Index:
         return f"holds {listed or 'none at all'}"
 
 
-def natural_key(name: str) -> tuple[tuple[bool, int, str], ...]:
-    """Sort key under which `layer.10` follows `layer.9`."""
-    parts = ("".join(group) for _, group in groupby(name, key=_is_digit))
-    return tuple(_natural_part(part) for part in parts)
+NaturalKey = tuple[tuple[tuple[bool, int, str], ...], ...]
+
+
+def natural_key(name: str) -> NaturalKey:
+    """Sort key under which `layer.10` follows `layer.9`, and `fc2.weight` follows `fc.weight`."""
+    return tuple(tuple(_natural_parts(component)) for component in name.split("."))
+
+
+def _natural_parts(component: str) -> Iterator[tuple[bool, int, str]]:
+    for _, group in groupby(component, key=_is_digit):
+        yield _natural_part("".join(group))
 
 
 def _natural_part(part: str) -> tuple[bool, int, str]:

@@ -361,9 +361,9 @@ def test_globs(entries: list[str], expected: list[str]) -> None:
 
 
 def test_globs_expand_in_natural_order() -> None:
-    shapes = dense(fc10=(3, 5), fc9=(5, 4), fc2=(4, 12))
+    shapes = dense(fc10=(3, 5), fc9=(5, 4), fc2=(4, 6), fc=(6, 12))
     found = resolved({"feature_map": [3, 2, 2], "dense": ["fc*"]}, shapes)
-    assert [layer.name for layer in found.layers] == ["fc2", "fc9", "fc10"]
+    assert [layer.name for layer in found.layers] == ["fc", "fc2", "fc9", "fc10"]
 
 
 def test_an_exact_name_with_brackets_is_no_glob() -> None:

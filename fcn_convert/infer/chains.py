@@ -73,9 +73,12 @@ class _Before:
             and parent(other) != parent(name)
             and (not self.network.ordered or self.network.place(other) < place)
         ]
-        if not others or _has_a_map_of_its_own(maps):
+        if not others:
             return None
-        return max(others, key=lambda other: (_shared(name, other), self.network.place(other)))
+        nearest = max(others, key=lambda other: (_shared(name, other), self.network.place(other)))
+        # A map from within the module that holds both layers is nearer than either to the other.
+        has_a_map = _has_a_map_of_its_own(maps) and _shared(name, nearest) <= maps.depth
+        return None if has_a_map else nearest
 
 
 def _has_a_map_of_its_own(maps: Maps) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from math import isqrt
 from typing import Literal, TypeVar
@@ -29,13 +29,15 @@ class Maps:
 
     sureness: what the first one rests on. channels: those that come right before, as far as can be
     told; the C of other candidates is some channel count of the network. is_local: whether those
-    are of convolutions in a module around the layer, as in an auxiliary head.
+    are of convolutions in a module around the layer, as in an auxiliary head. depth: how many
+    modules lie around both the layer and those convolutions.
     """
 
     candidates: tuple[FeatureMap, ...]
     sureness: Sureness
     channels: tuple[int, ...] = ()
     is_local: bool = False
+    depth: int = field(default=0, compare=False)
 
     @property
     def likeliest(self) -> FeatureMap | None:
@@ -53,8 +55,9 @@ def candidate_maps(network: Network, layer: str) -> Maps:
     spatial = before.spatial()
     fitting = [c for c in near if _shapes(features // c, spatial)[1] != "open"]
     far = [c for c in before.others() if features % c == 0 and c not in near]
-    if not fitting and features in far:
-        fitting = [features]  # pooled, of branches that were concatenated
+    if features in before.ends or (not fitting and features in far):
+        # Pooled: as many channels that nothing else reads are no chance; or branches in one.
+        fitting = [features]
     ranked = [*fitting, *near, *sorted(far, reverse=True)]
     maps = (
         FeatureMap(AXES[1 + len(sizes)], (c, *sizes))
@@ -62,7 +65,8 @@ def candidate_maps(network: Network, layer: str) -> Maps:
         for sizes in _shapes(features // c, spatial)[0]
     )
     sureness = _shapes(features // fitting[0], spatial)[1] if len(fitting) == 1 else "open"
-    return Maps(tuple(islice(maps, MAX_CANDIDATES)), sureness, tuple(near), before.is_local)
+    candidates = tuple(islice(maps, MAX_CANDIDATES))
+    return Maps(candidates, sureness, tuple(near), before.is_local, before.depth)
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,16 @@ class _Before:
         convolves = any(producer.kernel for producer in self.scope.producers)
         return convolves and len(self.scope.producers) < len(self.network.producers)
 
+    @property
+    def depth(self) -> int:
+        """How many modules lie in each other, down to the scope."""
+        return len(self.scope.name.split(".")) if self.scope.name else 0
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The channels that the scope ends with."""
+        return self.network.ends(self.scope)
+
     def _comes_before(self, scope: Scope) -> bool:
         """Return whether a module holds producers from which the layer can read."""
         return not self.network.ordered or scope.producers[0].at < self.place
@@ -101,11 +115,11 @@ class _Before:
         nearest = [p for p in self.scope.producers if p.at < self.place][-1:]
         if self.network.ordered:
             yield from (producer.channels for producer in nearest)
-        yield from self.network.ends(self.scope)
+        yield from self.ends
         if features in self.network.normed:
             yield features
         for scope in self._last_scopes(self.scope):
-            branches = [s.producers[-1].channels for s in scope.children.values() if s.children]
+            branches = _branches(scope)
             if len(branches) > 1 and sum(branches) == features:
                 yield features
             if any(p.reads == features for p in scope.producers):
@@ -135,6 +149,14 @@ class _Before:
             if row[-1].children:
                 yield row[-1]
                 yield from self._last_scopes(row[-1])
+
+
+def _branches(scope: Scope) -> list[int]:
+    """Return the channels of each module in a scope, if they may be branches side by side."""
+    inner = [s.producers[-1].channels for s in scope.children.values() if s.children]
+    leaves = [p for s in scope.children.values() for p in s.producers if p.kernel]
+    reads, gives = {p.reads for p in leaves}, [p.channels for p in leaves]
+    return inner or (gives if len(reads) == 1 and not reads & set(gives) else [])
 
 
 def _shapes(area: int, spatial: _Spatial) -> tuple[list[tuple[int, ...]], Sureness]:

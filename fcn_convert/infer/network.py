@@ -154,14 +154,17 @@ class Network:
             self._ends[scope.name] = tuple(dict.fromkeys(self._find_ends(scope)))
         return self._ends[scope.name]
 
-    def _find_ends(self, scope: Scope) -> Iterator[int]:
-        if scope.producers and not scope.children:
-            yield scope.producers[-1].channels
-        for row in scope.rows():
-            names = [child.name for child in row]
-            for channels in self.ends(row[-1]):
-                if not self.is_read(channels, scope.name, names):
-                    yield channels
+    def _find_ends(self, scope: Scope) -> list[int]:
+        if not scope.children:
+            return [producer.channels for producer in scope.producers[-1:]]
+        rows = [
+            (channels, [child.name for child in row])
+            for row in scope.rows()
+            for channels in self.ends(row[-1])
+        ]
+        unread = [c for c, names in rows if not self.is_read(c, scope.name, names)]
+        # Where each row may read another one, any may be the last.
+        return unread or [channels for channels, _ in rows]
 
     def last_inside(self, scope: str) -> Producer | None:
         """Return the last producer in a module, if it holds any."""

@@ -51,13 +51,13 @@ class Net:
 class Architecture:
     """A network, and its heads: the map that each reads, and its layers in forward order.
 
-    decides: whether names and shapes tell the map; where they do not, nothing must be stated.
+    decides: the orders in which names and shapes tell the map; in others, nothing must be stated.
     """
 
     name: str
     shapes: dict[str, Map]
     heads: Heads
-    decides: bool = True
+    decides: tuple[str, ...]
 
     def state_dict(self, order: str, prefix: str = "") -> StateDict:
         """Return the index of a file that keeps the order of registration, or sorts the names."""
@@ -71,16 +71,16 @@ class Architecture:
 
 Build = Callable[[Net], Heads]
 REGISTRY: dict[str, Build] = {}
-OPEN: set[str] = set()
+DECIDES: dict[str, tuple[str, ...]] = {}
+EITHER = ("registration", "sorted")
 
 
-def architecture(name: str, *, decides: bool = True) -> Callable[[Build], Build]:
+def architecture(name: str, *, decides: tuple[str, ...] = EITHER) -> Callable[[Build], Build]:
     """Register a network by its name."""
 
     def register(build: Build) -> Build:
         REGISTRY[name] = build
-        if not decides:
-            OPEN.add(name)
+        DECIDES[name] = decides
         return build
 
     return register
@@ -91,7 +91,7 @@ def every() -> Iterator[Architecture]:
     for name, build in REGISTRY.items():
         net = Net()
         heads = build(net)
-        yield Architecture(name, net.shapes, tuple(heads), name not in OPEN)
+        yield Architecture(name, net.shapes, tuple(heads), DECIDES[name])
 
 
 @architecture("alexnet")
@@ -453,7 +453,7 @@ def _(net: Net) -> Heads:
     return (((384, 1, 1), ("heads.head",)),)
 
 
-@architecture("c3d", decides=False)
+@architecture("c3d", decides=())
 def _(net: Net) -> Heads:
     plan = (("1", 3, 64), ("2", 64, 128), ("3a", 128, 256), ("3b", 256, 256), ("4a", 256, 512))
     for name, i, o in (*plan, ("4b", 512, 512), ("5a", 512, 512), ("5b", 512, 512)):
@@ -486,7 +486,7 @@ def _(net: Net) -> Heads:
     return (((64, 4, 1), ("classifier",)),)
 
 
-@architecture("an audio net flattened H, C, W", decides=False)
+@architecture("an audio net flattened H, C, W", decides=())
 def _(net: Net) -> Heads:
     for at, (i, o) in enumerate(((1, 64), (64, 128), (128, 256), (256, 512))):
         net.conv(f"features.{3 * at}", i, o, 3)
@@ -592,7 +592,7 @@ def _(net: Net) -> Heads:
     return ()
 
 
-@architecture("a net of Dense layers has no map", decides=False)
+@architecture("a net of Dense layers has no map", decides=())
 def _(net: Net) -> Heads:
     net.linear("fc1", 784, 128)
     net.linear("fc2", 128, 10)

@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+import further  # noqa: F401 - registers its families
 import torch
 import trained
 from architectures import Architecture, every
@@ -33,6 +34,11 @@ class Answer:
     order: str
     verdict: Literal["right", "open", "wrong"]
     said: str
+
+    @property
+    def is_decidable(self) -> bool:
+        """Whether the file decides, so that nothing but the right answer will do."""
+        return self.order in self.architecture.decides
 
 
 def ask(architecture: Architecture, order: str, prefix: str = "") -> Answer:
@@ -78,7 +84,7 @@ def main() -> None:
         if answer.verdict != "right":
             name = answer.architecture.name
             print(f"{answer.verdict}: {name} ({answer.order}): {answer.said}")
-    decidable = [answer for answer in answers if answer.architecture.decides]
+    decidable = [answer for answer in answers if answer.is_decidable]
     right = sum(answer.verdict == "right" for answer in decidable)
     counts = Counter(answer.verdict for answer in answers)
     print(f"{len(answers)} questions: " + ", ".join(f"{n} {v}" for v, n in counts.items()))
