@@ -172,6 +172,14 @@ def test_more_axes_than_any_model(tmp_path: Path) -> None:
 
 
 SHAPES = st.lists(st.integers(0, 4), max_size=4)
+
+
+def test_metadata_may_be_null_as_mlx_writes_it(tmp_path: Path) -> None:
+    raw = file_bytes({"__metadata__": None, "x": GOOD}, bytes(8))
+    assert set(read(tmp_path / "m.safetensors", raw)) == {"x"}
+    assert set(load_file(tmp_path / "m.safetensors")) == {"x"}
+
+
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12).filter(lambda n: n != "__metadata__")
 
 

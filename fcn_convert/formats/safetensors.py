@@ -167,8 +167,11 @@ def _read_header(cursor: _Cursor, data_start: int) -> tuple[dict[str, TensorInfo
 
 
 def _read_metadata(cursor: _Cursor) -> dict[str, str]:
-    """Read an object of texts; raises where it holds anything else."""
+    """Read an object of texts, or the null that MLX writes for none; raises for anything else."""
     metadata: dict[str, str] = {}
+    if cursor.next_is(b"n") and cursor.raw.startswith(b"null", cursor.at):
+        cursor.at += len(b"null")
+        return metadata
     for key in cursor.members():
         if key in metadata:
             raise _HeaderError(f"metadata names {shown(key)} twice")
