@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from fcn_convert.errors import SpecError, quoted
-from fcn_convert.spec import Dense, Head, Reads, Spec
+from fcn_convert.spec import Dense, Head, Reads, Spec, unflattened
 from fcn_convert.tensors import StateDict, TensorInfo, natural_key
 
 WEIGHT, BIAS = ".weight", ".bias"
@@ -82,6 +82,7 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
     if problems:
         raise SpecError(problems)
     warnings = [w for head in spec.heads for w in _doubts(spec, head, state_dict)]
+    warnings += _contradicted(spec, layers, state_dict)
     warnings += [
         f"{layer.weight.name}: torch loads {layer.weight.dtype.name} only with an even last axis, "
         f"and this one becomes {layer.kernel[-1]} long"
@@ -292,6 +293,21 @@ def _doubts(spec: Spec, head: Head, state_dict: StateDict) -> Iterator[str]:
             f"that is a norm on the flattened map, no convolution can apply it{spec.at(head.line)}"
         )
     yield from _unlikely_channels(spec, head, state_dict)
+
+
+def _contradicted(spec: Spec, layers: Iterable[DenseLayer], state_dict: StateDict) -> Iterator[str]:
+    """Warn of a map or an order that is not what the file's own configuration says."""
+    for layer in layers:
+        stated = state_dict.flattened.get(layer.name)
+        if stated is None or layer.reads != "map":
+            continue
+        fmap, order = unflattened(stated), stated.axes
+        declared = layer.head.feature_map, layer.head.flatten
+        if declared != (fmap, order) and fmap.features == declared[0].features:
+            yield (
+                f"{layer.name} reads {fmap} flattened {order}, as the file's configuration says, "
+                f"not {declared[0]} flattened {declared[1]}{spec.at(layer.head.line)}"
+            )
 
 
 def _unlikely_channels(spec: Spec, head: Head, state_dict: StateDict) -> Iterator[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fcn_convert.errors import SpecError
-from fcn_convert.tensors import Layout
+from fcn_convert.tensors import FlattenedMap, Layout
 
 MAX_SPEC_BYTES = 1 << 18
 AXES: Mapping[int, str] = {2: "CL", 3: "CHW", 4: "CDHW"}
@@ -55,6 +55,18 @@ class Dense:
     line: int | None = None
 
 
+def unflattened(flattened: FlattenedMap) -> FeatureMap:
+    """Return the map that was flattened."""
+    sizes = dict(zip(flattened.axes, flattened.sizes, strict=True))
+    axes = AXES[len(sizes)]
+    return FeatureMap(axes, tuple(sizes[axis] for axis in axes))
+
+
+def usual_order(axes: str, layout: str) -> str:
+    """Return the order in which a layout's framework flattens a map with these axes."""
+    return axes if layout == "torch" else axes[1:] + axes[:1]
+
+
 @dataclass(frozen=True)
 class Head:
     """Dense layers that read one feature map.
@@ -71,10 +83,7 @@ class Head:
 
     def flattened_as(self, layout: str) -> Head:
         """Return the head with its order said: channels last in keras and mlx."""
-        axes = self.feature_map.axes
-        return replace(
-            self, flatten=self.flatten or (axes if layout == "torch" else axes[1:] + "C")
-        )
+        return replace(self, flatten=self.flatten or usual_order(self.feature_map.axes, layout))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from textwrap import wrap
 
 from fcn_convert.errors import printable
-from fcn_convert.spec import Dense, Head, Spec
+from fcn_convert.spec import Dense, Head, Spec, usual_order
 
 SCHEMA_FILE = "spec.schema.json"
 SCHEMA_LINE = f"# yaml-language-server: $schema={SCHEMA_FILE}"
@@ -63,8 +63,8 @@ def _top(spec: Spec) -> Iterator[str]:
 
 def _head(spec: Spec, head: Head) -> Iterator[str]:
     yield f"feature_map: [{', '.join(map(str, head.feature_map.sizes))}]"
-    foreign = spec.layout not in {None, "torch"}
-    if head.flatten and (foreign or head.flatten != head.feature_map.axes):
+    usual = usual_order(head.feature_map.axes, spec.layout or "torch")
+    if head.flatten and head.flatten != usual:
         yield f"flatten: {head.flatten}"
     if head.dense is None:
         return

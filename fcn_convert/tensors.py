@@ -166,6 +166,14 @@ class LeftOut:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class FlattenedMap:
+    """A feature map as a Dense layer reads it: its axes and their sizes, slowest first."""
+
+    axes: str
+    sizes: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class StateDict:
     """One mapping of names to tensors inside a checkpoint.
@@ -173,6 +181,7 @@ class StateDict:
     path: the keys that lead to it, joined by dots; empty for the whole file.
     unreadable: tensors that have no plain row of values (quantized, sparse, …), with the reason.
     layout: whose habit its arrays are stored by: torch, keras or mlx.
+    flattened: the maps that Dense layers read, by their names, where the file says so.
     """
 
     path: str
@@ -180,6 +189,7 @@ class StateDict:
     left_out: tuple[LeftOut, ...] = ()
     unreadable: tuple[LeftOut, ...] = ()
     layout: Layout = "torch"
+    flattened: Mapping[str, FlattenedMap] = field(default_factory=dict)
 
     @property
     def may_be_a_model(self) -> bool:

@@ -21,7 +21,8 @@ MAX_DEPTH = 32
 class LayerConfig:
     """A layer: its name and class, its settings, and the layers inside of it.
 
-    wrapped: the one layer that a wrapper such as TimeDistributed applies.
+    wrapped: the one layer that a wrapper such as TimeDistributed applies. reads: the layers whose
+    output it takes, where it is first used. results: those whose output a model gives.
     """
 
     name: str
@@ -29,6 +30,8 @@ class LayerConfig:
     settings: dict[str, Any]
     layers: tuple[LayerConfig, ...] = ()
     wrapped: LayerConfig | None = None
+    reads: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
 
     def find(self, name: str) -> tuple[LayerConfig, ...]:
         """Return the way to a layer inside of this one; empty where it is not there."""
@@ -84,7 +87,28 @@ def _layer(data: Any, depth: int) -> LayerConfig | None:
         settings,
         tuple(layer for layer in layers if layer),
         _layer(settings.get("layer"), depth + 1),
+        tuple(_references(_first_use(data.get("inbound_nodes")))),
+        tuple(_references(settings.get("output_layers"))),
     )
+
+
+def _first_use(nodes: Any) -> Any:
+    return nodes[0] if isinstance(nodes, list) and nodes else None
+
+
+def _references(node: Any, depth: int = 0) -> Iterator[str]:
+    """Yield the layers that a node refers to as `[name, node, tensor, …]`, of any version."""
+    if depth > MAX_DEPTH:
+        return
+    if isinstance(node, dict):
+        node = node.get("keras_history") or list(node.values())
+    if not isinstance(node, list):
+        return
+    if len(node) > 2 and isinstance(node[0], str) and all(type(n) is int for n in node[1:3]):
+        yield node[0]
+        return
+    for each in node:
+        yield from _references(each, depth + 1)
 
 
 def snake_case(name: str) -> str:

@@ -16,6 +16,7 @@ from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.hdf5 import SIGNATURE, Arrays, read_arrays
 from fcn_convert.formats.json_text import MAX_JSON, parse_json
 from fcn_convert.formats.keras_config import LayerConfig, epsilons, read_config
+from fcn_convert.formats.keras_maps import flattened_maps
 from fcn_convert.formats.keras_weights import Layers, by_names, by_numbers
 from fcn_convert.formats.layouts import by_name, keras_layer, viewed
 from fcn_convert.formats.source import Files, Part, SourceFile
@@ -180,7 +181,8 @@ def _index(  # noqa: PLR0913 - what both ways of writing come to
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     unreadable = tuple(LeftOut(name, "quantized by Keras") for name in layers.quantized)
-    found = StateDict("", tensors, (*left_out, *arrays.left_out), unreadable, layout="keras")
+    maps = flattened_maps(model) if model else {}
+    found = StateDict("", tensors, (*left_out, *arrays.left_out), unreadable, "keras", maps)
     notes = epsilons(model) if model else ()
     return Index(kind, (found,), notes=notes, checksums=intact, layout="keras")
 

@@ -33,7 +33,7 @@ def find_chains(network: Network, dense: DenseLayers) -> tuple[list[Chain], dict
     for name in dense.heads:
         features = network.dense[name].shape[1]
         maps = candidate_maps(network, name)
-        read = before.read_by(name, maps)
+        read = None if maps.sureness == "stated" else before.read_by(name, maps)
         if read is not None:
             followers.setdefault(read, []).append(name)
         elif maps.candidates:

@@ -6,14 +6,17 @@ map that only they speak for must win clearly.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fcn_convert.infer.evidence import CLEAR_Z, LESS_CLEAR, Evidence, Score
 from fcn_convert.infer.maps import Maps
 from fcn_convert.infer.readings import Reading, alike
 from fcn_convert.spec import FeatureMap
+from fcn_convert.tensors import Layout
 
 MAX_ALTERNATIVES = 6
+_FRAMEWORKS: Mapping[Layout, str] = {"torch": "PyTorch", "keras": "Keras", "mlx": "MLX"}
 CLEARLY_BEST = 0.75
 """What the runner-up may have of the best z-score, where only weights decide on a map."""
 
@@ -36,19 +39,21 @@ def decide(maps: Maps, evidence: Evidence | None, reason: str) -> Decision:
     evidence: None where weights were not looked at, for the reason given.
     """
     fmap = maps.likeliest
+    if fmap is not None and maps.sureness == "stated":
+        return Decision(maps.usual(fmap), (_because(maps, fmap),))
     best = evidence.best if evidence else None
     if evidence is None or best is None:
         return _by_shapes(maps, reason or _nothing(evidence))
-    if fmap is not None and not Reading(fmap, fmap.axes).is_spatial:
+    if fmap is not None and not maps.usual(fmap).is_spatial:
         return _pooled(maps, fmap, evidence, best)
     if fmap is None:
         return _by_weights(maps, evidence, best)
-    own = _best_of(fmap, evidence)
+    own = _best_of(maps, fmap, evidence)
     because = _because(maps, fmap)
     if own.z < CLEARLY_BEST * best.z:
         doubt = f"but the weights go with another map: {_shown(best)}, against {_shown(own)}"
         return Decision(
-            None, (because, doubt), (*alike(best.reading, maps.candidates), _default(fmap))
+            None, (because, doubt), (*alike(best.reading, maps.candidates), maps.usual(fmap))
         )
     return _order(maps, fmap, evidence, (because,))
 
@@ -56,21 +61,22 @@ def decide(maps: Maps, evidence: Evidence | None, reason: str) -> Decision:
 def _by_shapes(maps: Maps, reason: str) -> Decision:
     fmap = maps.likeliest
     if fmap is None:
-        shown = tuple(map(_default, maps.candidates[:MAX_ALTERNATIVES]))
+        shown = tuple(map(maps.usual, maps.candidates[:MAX_ALTERNATIVES]))
         return Decision(None, (f"shapes leave several maps, and {reason}",), shown)
-    remarks = [_because(maps, fmap)]
-    if _default(fmap).is_spatial:
-        remarks.append(f"{reason}: that it is flattened {fmap.axes}, as PyTorch does, is assumed")
-    return Decision(_default(fmap), tuple(remarks))
+    usual, remarks = maps.usual(fmap), [_because(maps, fmap)]
+    if usual.is_spatial:
+        habit = f"as {_FRAMEWORKS[maps.layout]} does"
+        remarks.append(f"{reason}: that it is flattened {usual.flatten}, {habit}, is assumed")
+    return Decision(usual, tuple(remarks))
 
 
 def _pooled(maps: Maps, fmap: FeatureMap, evidence: Evidence, best: Score) -> Decision:
     """Decide on a map of one place, which has no neighbours to go by."""
-    because = _because(maps, fmap)
-    if not evidence.contradicts(_default(fmap)):
-        return Decision(_default(fmap), (because,))
+    usual, because = maps.usual(fmap), _because(maps, fmap)
+    if not evidence.contradicts(usual):
+        return Decision(usual, (because,))
     doubt = f"but the weights look like those on a map of several places, {_shown(best)}"
-    return Decision(None, (because, doubt), (_default(fmap), *alike(best.reading, maps.candidates)))
+    return Decision(None, (because, doubt), (usual, *alike(best.reading, maps.candidates)))
 
 
 def _by_weights(maps: Maps, evidence: Evidence, best: Score) -> Decision:
@@ -100,18 +106,18 @@ def _by_weights(maps: Maps, evidence: Evidence, best: Score) -> Decision:
 
 def _order(maps: Maps, fmap: FeatureMap, evidence: Evidence, because: tuple[str, ...]) -> Decision:
     """Decide on the flatten order of a map, as far as weights tell."""
-    own = _best_of(fmap, evidence)
-    usual = evidence.score(_default(fmap)) or own
+    own, default = _best_of(maps, fmap, evidence), maps.usual(fmap)
+    usual = evidence.score(default) or own
     candidates = maps.candidates if maps.likeliest is None else (fmap,)
     said = f"neighbours under it are alike: {_shown(own)}"
     if usual.z >= CLEARLY_BEST * own.z:
         agree = f"the weights agree: {_shown(usual)}{_against(usual, evidence)}"
         invisible = "" if len(fmap.kernel) == 1 else "; a swap of H and W would look the same"
-        return Decision(_default(fmap), (*because, agree + invisible))
+        return Decision(default, (*because, agree + invisible))
     same = alike(own.reading, candidates)
     if usual.z > LESS_CLEAR * own.z:
         remark = f"the weights leave the order open: {_shown(own)}, {_shown(usual)}"
-        return Decision(None, (*because, remark), (*same, _default(fmap)))
+        return Decision(None, (*because, remark), (*same, default))
     rivals = [
         s
         for s in evidence.scores
@@ -121,15 +127,15 @@ def _order(maps: Maps, fmap: FeatureMap, evidence: Evidence, because: tuple[str,
         return Decision(same[0], (*because, f"{said}, against {_shown(usual)}"))
     every = (*same, *(r for s in rivals for r in alike(s.reading, candidates)))
     remark = (
-        f"the weights show that it is not flattened {fmap.axes} ({_shown(usual)}, against "
+        f"the weights show that it is not flattened {default.flatten} ({_shown(usual)}, against "
         f"{_shown(own)}), but not which axis is H and which is W"
     )
     return Decision(None, (*because, remark), every)
 
 
-def _best_of(fmap: FeatureMap, evidence: Evidence) -> Score:
+def _best_of(maps: Maps, fmap: FeatureMap, evidence: Evidence) -> Score:
     own = (score for score in evidence.scores if _is_of(score.reading, fmap))
-    return next(own, Score(_default(fmap), 0.0, 0.0, 0.0, 0.0))
+    return next(own, Score(maps.usual(fmap), 0.0, 0.0, 0.0, 0.0))
 
 
 def _is_of(reading: Reading, fmap: FeatureMap) -> bool:
@@ -148,12 +154,10 @@ def _family(reading: Reading) -> tuple[bool, ...]:
     return tuple(is_channel for is_channel, _ in reading.structure)
 
 
-def _default(fmap: FeatureMap) -> Reading:
-    return Reading(fmap, fmap.axes)
-
-
 def _because(maps: Maps, fmap: FeatureMap) -> str:
-    """Say what a map that shapes tell rests on."""
+    """Say what a map that the file or its shapes tell rests on."""
+    if maps.sureness == "stated":
+        return f"the file's configuration gives it {maps.usual(fmap)}"
     channels = f"{fmap.channels} channels come before it"
     if fmap.features == fmap.channels:
         return f"{channels}, as many as its inputs: a pooled map"

@@ -10,7 +10,9 @@ from math import isqrt
 from typing import Literal, TypeVar
 
 from fcn_convert.infer.network import Network, Scope
-from fcn_convert.spec import AXES, FeatureMap
+from fcn_convert.infer.readings import Reading
+from fcn_convert.spec import AXES, FeatureMap, unflattened, usual_order
+from fcn_convert.tensors import Layout
 
 _T = TypeVar("_T")
 
@@ -19,8 +21,8 @@ MAX_CANDIDATES = 40
 MAX_FEATURES = 1 << 24
 """Inputs of a layer whose factors are looked for."""
 
-Sureness = Literal["shapes", "square", "open"]
-"""Whether shapes leave one map; or one, if it is square; or leave it open."""
+Sureness = Literal["stated", "shapes", "square", "open"]
+"""Whether the file says the map; or shapes leave one; or one, if it is square; or leave it open."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,8 @@ class Maps:
     sureness: what the first one rests on. channels: those that come right before, as far as can be
     told; the C of other candidates is some channel count of the network. is_local: whether those
     are of convolutions in a module around the layer, as in an auxiliary head. depth: how many
-    modules lie around both the layer and those convolutions.
+    modules lie around both the layer and those convolutions. layout: whose habit decides on the
+    order where nothing else does. flatten: the order, where the file says it.
     """
 
     candidates: tuple[FeatureMap, ...]
@@ -38,16 +41,25 @@ class Maps:
     channels: tuple[int, ...] = ()
     is_local: bool = False
     depth: int = field(default=0, compare=False)
+    layout: Layout = "torch"
+    flatten: str = ""
 
     @property
     def likeliest(self) -> FeatureMap | None:
         """The map that shapes tell, if they do."""
         return None if self.sureness == "open" else self.candidates[0]
 
+    def usual(self, fmap: FeatureMap) -> Reading:
+        """Return a map in the order in which the layout's framework flattens it."""
+        return Reading(fmap, self.flatten or usual_order(fmap.axes, self.layout))
+
 
 def candidate_maps(network: Network, layer: str) -> Maps:
     """Return the maps whose elements are as many as a Dense layer's input features."""
     features = network.dense[layer].shape[1]
+    stated = network.flattened.get(layer)
+    if stated is not None and (fmap := unflattened(stated)).features == features:
+        return Maps((fmap,), "stated", (fmap.channels,), flatten=stated.axes)
     if not 0 < features <= MAX_FEATURES:
         return Maps((), "open")
     before = _Before(network, layer)
@@ -66,7 +78,7 @@ def candidate_maps(network: Network, layer: str) -> Maps:
     )
     sureness = _shapes(features // fitting[0], spatial)[1] if len(fitting) == 1 else "open"
     candidates = tuple(islice(maps, MAX_CANDIDATES))
-    return Maps(candidates, sureness, tuple(near), before.is_local, before.depth)
+    return Maps(candidates, sureness, tuple(near), before.is_local, before.depth, network.layout)
 
 
 @dataclass(frozen=True)

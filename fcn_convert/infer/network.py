@@ -62,6 +62,8 @@ class Network:
 
     def __init__(self, state_dict: StateDict) -> None:
         self.tensors = state_dict.tensors
+        self.layout = state_dict.layout
+        self.flattened = state_dict.flattened
         self.ordered = not _is_sorted(state_dict)
         names = self.tensors if self.ordered else sorted(self.tensors, key=natural_key)
         self.places: Mapping[str, int] = {name: at for at, name in enumerate(names)}

@@ -1,0 +1,265 @@
+"""The maps that Keras's configurations tell, against Keras's own shapes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from fcn_convert import convert
+from fcn_convert.cli import app
+from fcn_convert.formats.keras_config import read_config
+from fcn_convert.formats.keras_maps import flattened_maps
+
+Layers = list[tuple[str, dict[str, Any]]]
+
+CONV: tuple[str, dict[str, Any]] = ("Conv2D", {"filters": 8, "kernel_size": [3, 3]})
+DENSE: tuple[str, dict[str, Any]] = ("Dense", {"units": 5, "name": "fc"})
+VALID = {"padding": "valid", "strides": [1, 1]}
+
+
+def layer(kind: str, settings: dict[str, Any], at: int) -> dict[str, Any]:
+    return {"class_name": kind, "config": {"name": f"layer_{at}", **settings}}
+
+
+def sequential(layers: Layers, shape: list[int | None]) -> dict[str, Any]:
+    listed = [layer(kind, settings, at) for at, (kind, settings) in enumerate(layers)]
+    listed[0]["config"]["batch_input_shape"] = [None, *shape]
+    return {"class_name": "Sequential", "config": {"name": "net", "layers": listed}}
+
+
+def maps_of(data: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    found = flattened_maps(read_config(Path("net.h5"), data))
+    return {name: (flat.axes, flat.sizes) for name, flat in found.items()}
+
+
+CONV_VALID = (CONV[0], CONV[1] | VALID)
+FIRST = {"data_format": "channels_first"}
+FLATTEN: tuple[str, dict[str, Any]] = ("Flatten", {})
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape", "expected"),
+    [
+        pytest.param([CONV_VALID, FLATTEN, DENSE], [9, 7, 3], ("HWC", (7, 5, 8)), id="last"),
+        pytest.param(
+            [("Conv2D", CONV_VALID[1] | FIRST), FLATTEN, DENSE],
+            [3, 9, 7],
+            ("CHW", (8, 7, 5)),
+            id="first",
+        ),
+        pytest.param(
+            [("Conv2D", CONV_VALID[1] | FIRST), ("Flatten", FIRST), DENSE],
+            [3, 9, 7],
+            ("HWC", (7, 5, 8)),
+            id="first, moved last by the flatten",
+        ),
+        pytest.param(
+            [CONV_VALID, ("Permute", {"dims": [3, 1, 2]}), FLATTEN, DENSE],
+            [9, 7, 3],
+            ("CHW", (8, 7, 5)),
+            id="permuted",
+        ),
+        pytest.param(
+            [CONV_VALID, ("Reshape", {"target_shape": [-1]}), ("Dropout", {}), DENSE],
+            [9, 7, 3],
+            ("HWC", (7, 5, 8)),
+            id="reshaped to one axis",
+        ),
+        pytest.param(
+            [("Reshape", {"target_shape": [9, 7, 3]}), CONV_VALID, FLATTEN, DENSE],
+            [189],
+            ("HWC", (7, 5, 8)),
+            id="reshaped to a map",
+        ),
+        pytest.param(
+            [("Conv1D", {"filters": 4, "kernel_size": [3], "padding": "valid"}), FLATTEN, DENSE],
+            [10, 2],
+            ("LC", (8, 4)),
+            id="1-D",
+        ),
+        pytest.param(
+            [CONV_VALID, ("GlobalAveragePooling2D", {}), DENSE],
+            [None, None, 3],
+            ("HWC", (1, 1, 8)),
+            id="pooled, of any size",
+        ),
+        pytest.param([CONV_VALID, FLATTEN, DENSE], [None, None, 3], None, id="of any size"),
+        pytest.param(
+            [CONV_VALID, ("Fancy>Attention", {}), FLATTEN, DENSE], [9, 7, 3], None, id="unknown"
+        ),
+        pytest.param([CONV_VALID, FLATTEN, DENSE], [2, 2, 3], None, id="too small"),
+        pytest.param([FLATTEN, DENSE], [9, 7, 3], None, id="no convolution"),
+    ],
+)
+def test_a_row_of_layers(
+    layers: Layers, shape: list[int | None], expected: tuple[str, tuple[int, ...]] | None
+) -> None:
+    found = maps_of(sequential(layers, shape))
+    assert found == ({} if expected is None else {"fc": expected})
+
+
+@pytest.mark.parametrize("broken", [None, 7, "x", [], {}, [-1, 0], [[1], [2]]])
+@pytest.mark.parametrize(
+    ("kind", "key"),
+    [
+        ("Conv2D", "kernel_size"),
+        ("Conv2D", "filters"),
+        ("MaxPooling2D", "strides"),
+        ("ZeroPadding2D", "padding"),
+        ("Cropping2D", "cropping"),
+        ("Reshape", "target_shape"),
+        ("Permute", "dims"),
+        ("Concatenate", "axis"),
+    ],
+)
+def test_settings_that_mean_nothing_tell_nothing_false(kind: str, key: str, broken: Any) -> None:
+    maps_of(sequential([CONV_VALID, (kind, {key: broken}), FLATTEN, DENSE], [9, 7, 3]))
+
+
+def network(path: Path, config: dict[str, Any] | None, features: int = 280) -> None:
+    """Write a file as Keras 2 does: a convolution of 8 channels, and the Dense layer `fc`."""
+    rng = np.random.default_rng(2)
+    with h5py.File(path, "w") as file:
+        if config is not None:
+            file.attrs["model_config"] = json.dumps(config)
+        file.attrs["backend"] = "tensorflow"
+        weights = file.create_group("model_weights")
+        weights.attrs["layer_names"] = [b"layer_0", b"fc"]
+        for name, shape in (("layer_0", (3, 3, 3, 8)), ("fc", (features, 5))):
+            group = weights.create_group(name)
+            group.attrs["weight_names"] = [f"{name}/kernel:0".encode()]
+            group[f"{name}/kernel:0"] = rng.standard_normal(shape).astype("f4")
+
+
+def test_init_takes_map_and_order_from_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "net.h5"
+    network(path, sequential([CONV_VALID, FLATTEN, DENSE], [9, 7, 3]))
+    result = CliRunner().invoke(app, ["init", str(path), "-o", str(tmp_path / "net.yaml")])
+    assert result.exit_code == 0, result.stderr
+    text = (tmp_path / "net.yaml").read_text()
+    assert text.endswith("feature_map: [8, 7, 5]\n")  # HWC, as Keras does: not said
+    assert "the file's configuration gives it 8×7×5 HWC" in text
+    convert(path, tmp_path / "net.yaml", tmp_path / "o.safetensors")
+    with h5py.File(path) as file:
+        dense = file["model_weights/fc/fc/kernel:0"][()]
+    seen = load_file(tmp_path / "o.safetensors")["fc.weight"]
+    assert torch.equal(seen, torch.tensor(dense.reshape(7, 5, 8, 5).transpose(3, 2, 0, 1).copy()))
+
+
+def test_without_a_configuration_the_order_is_that_of_keras(tmp_path: Path) -> None:
+    path = tmp_path / "net.h5"
+    network(path, None, features=8 * 5 * 5)
+    result = CliRunner().invoke(app, ["init", str(path)])
+    assert result.exit_code == 0, result.stderr
+    assert "that it is flattened HWC, as Keras does, is assumed" in " ".join(
+        result.stdout.replace("#", "").split()
+    )
+    assert "flatten:" not in result.stdout
+    report = convert(path, {"feature_map": [8, 5, 5]}, tmp_path / "o.safetensors")
+    assert report.layers[0].flatten == "HWC"
+
+
+def test_a_spec_that_the_configuration_contradicts_is_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "net.h5"
+    network(path, sequential([CONV_VALID, FLATTEN, DENSE], [9, 7, 3]))
+    agreeing = convert(path, {"feature_map": [8, 7, 5]}, tmp_path / "a.safetensors")
+    assert agreeing.warnings == ()
+    for spec, said in (
+        ({"feature_map": [8, 5, 7]}, "not 8×5×7 flattened HWC"),
+        ({"feature_map": [8, 7, 5], "flatten": "CHW"}, "not 8×7×5 flattened CHW"),
+    ):
+        report = convert(path, spec, tmp_path / "o.safetensors", force=True)
+        assert report.warnings == (
+            f"fc reads 8×7×5 flattened HWC, as the file's configuration says, {said}",
+        )
+
+
+@pytest.fixture(scope="module")
+def keras() -> Any:
+    os.environ["KERAS_BACKEND"] = "torch"
+    return pytest.importorskip("keras", reason="of the extra dev-heavy")
+
+
+def plain(keras: Any) -> Any:
+    k = keras.layers
+    return keras.Sequential(
+        [
+            k.Input((40, 33, 3)),
+            k.Lambda(lambda x: x / 255, name="scale"),
+            k.Cropping2D(((5, 2), (0, 1))),
+            k.ZeroPadding2D((1, 2)),
+            k.Conv2D(6, 5, strides=2, padding="same", activation="relu"),
+            k.BatchNormalization(),
+            k.SeparableConv2D(7, 3, padding="valid"),
+            k.MaxPooling2D(3, strides=2, padding="same"),
+            k.Conv2D(4, 3, dilation_rate=2, padding="valid"),
+            k.UpSampling2D((2, 3)),
+            k.DepthwiseConv2D(3, depth_multiplier=2),
+            k.AveragePooling2D((2, 3)),
+            k.Flatten(name="flat"),
+            k.Dropout(0.5),
+            k.Dense(9, name="fc"),
+            k.Dense(2, name="last"),
+        ]
+    )
+
+
+def branched(keras: Any) -> Any:
+    k = keras.layers
+    image = k.Input((17, 12, 3), name="image")
+    stem = k.Conv2D(8, 3, padding="same", name="stem")(image)
+    gate = k.GlobalAveragePooling2D(keepdims=True)(stem)
+    gated = k.Multiply()([stem, k.Conv2D(8, 1)(gate)])
+    both = k.Concatenate()([gated, k.Conv2D(5, 1)(gated)])
+    inner = keras.Sequential([k.Input((17, 12, 13)), k.MaxPooling2D(2)], name="inner")
+    flat = k.Flatten(name="flat")(inner(both))
+    return keras.Model(image, [k.Dense(4, name="fc")(flat), k.Dense(2, name="other")(flat)])
+
+
+def one_dimensional(keras: Any) -> Any:
+    k = keras.layers
+    return keras.Sequential(
+        [
+            k.Input((50, 2)),
+            k.ZeroPadding1D(2),
+            k.Conv1D(6, 5, strides=3, padding="causal"),
+            k.Cropping1D((1, 2)),
+            k.MaxPooling1D(2),
+            k.Flatten(name="flat"),
+            k.Dense(3, name="fc"),
+        ]
+    )
+
+
+def volumes(keras: Any) -> Any:
+    k = keras.layers
+    return keras.Sequential(
+        [
+            k.Input((9, 10, 11, 1)),
+            k.Conv3D(4, 3),
+            k.MaxPooling3D((1, 2, 2), padding="same"),
+            k.Flatten(name="flat"),
+            k.Dense(3, name="fc"),
+        ]
+    )
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("build", [plain, branched, one_dimensional, volumes])
+def test_keras_has_the_same_shapes(keras: Any, build: Any) -> None:
+    model = build(keras)
+    expected = tuple(model.get_layer("flat").input.shape[1:])
+    found = maps_of(json.loads(model.to_json()))
+    readers = {"fc", "other"} if build is branched else {"fc"}
+    assert {name: sizes for name, (_, sizes) in found.items()} == dict.fromkeys(readers, expected)
+    assert all(axes == {2: "LC", 3: "HWC", 4: "DHWC"}[len(expected)] for axes, _ in found.values())
