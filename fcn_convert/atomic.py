@@ -1,8 +1,9 @@
 """Files that appear whole or not at all: written beside their place, synced, then moved there.
 
-Beside a target lie, while a run works on it and after one that was killed:
+Folders do the same, in `shard_folder.py`. Beside a target lie, while a run works on it and after
+one that was killed:
 
-    .fcn-convert-HASH-TOKEN.tmp    a draft, locked as long as its run lives
+    .fcn-convert-HASH-TOKEN.tmp    a draft, file or folder, locked as long as its run lives
     .fcn-convert-HASH.lock         held for the moment in which a draft takes the target's place
 
 HASH is of the target's name, so the next run to the same target finds and removes what is left.
@@ -20,6 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from fcn_convert.errors import OutputError
 
@@ -28,13 +30,78 @@ DRAFT_SUFFIX = ".tmp"
 LOCK_SUFFIX = ".lock"
 
 _NOT_OPEN = -1
-_CANNOT_LOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-"""What flock says on file systems that have no such locks (Lustre, some FUSE): go on without."""
+_CANNOT_LOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
+"""What flock says on file systems that have no such locks (Lustre, some FUSE; of a folder, NFS): go
+on without."""
 _CANNOT_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
 """What syncing a folder says where it cannot be done (FUSE), or its list may not be read."""
 
 
-class Draft:
+class Draft(Protocol):
+    """What is to become the target, under a name of its own until then.
+
+    path: where it lies.
+    """
+
+    target: Path
+    path: Path
+
+    def check(self, inputs: Iterable[Path]) -> None:
+        """Raise OutputError unless something may be put at the target, replaced or not.
+
+        inputs: files that must never be written to, by whatever path the target names them.
+        """
+        ...
+
+    def check_free(self) -> None:
+        """Raise OutputError where the target exists and is not to be replaced."""
+        ...
+
+    def create(self) -> None:
+        """Create it; its lock tells the next run that it has an owner."""
+        ...
+
+    def put_in_place(self) -> None:
+        """Give the draft the target's name; until it is removed no other run does so.
+
+        The draft is synced before it is moved, and its folder afterwards. Raises OutputError.
+        """
+        ...
+
+    def remove(self) -> None:
+        """Remove what has not been moved; what cannot be removed is left to the next run."""
+        ...
+
+
+class Turn:
+    """The lock of a target: runs put their output and its reports in place one by one."""
+
+    def __init__(self, target: Path) -> None:
+        self._path = target.parent / f"{_kind(target)}{LOCK_SUFFIX}"
+        self._lock: int | None = None
+
+    def wait(self) -> None:
+        """Take the lock, however long another run holds it."""
+        self._lock = _NOT_OPEN
+        while True:
+            self._lock = create_file(self._path, 0)
+            lock(self._lock)
+            if os.fstat(self._lock).st_nlink:  # else the run before has just removed it
+                return
+            os.close(self._lock)
+
+    def give_up(self) -> None:
+        """Remove the lock, then let go of it: so no other run holds a removed one."""
+        if self._lock == _NOT_OPEN:  # or a signal came between its creation and here
+            _remove_unowned(self._path)
+        elif self._lock is not None:
+            with suppress(OSError):
+                _remove_unless_held(self._path, self._lock)
+                os.close(self._lock)
+        self._lock = None
+
+
+class FileDraft:
     """A file that is to become the target: open for writing, under a name of its own."""
 
     def __init__(self, target: Path, *, replace: bool) -> None:
@@ -43,20 +110,34 @@ class Draft:
         self.path = target
         self.descriptor = _NOT_OPEN
         self._syncs: list[Future[None]] = []
-        self._lock_path = target.parent / f"{_kind(target)}{LOCK_SUFFIX}"
-        self._lock: int | None = None
+        self._turn = Turn(target)
+
+    def check(self, inputs: Iterable[Path]) -> None:
+        """Raise OutputError where a file cannot be put at the target, replaced or not."""
+        check_target(self.target, replace=True, inputs=inputs)
+
+    def check_free(self) -> None:
+        """Raise OutputError where the target exists and is not to be replaced."""
+        check_target(self.target, replace=self.replace)
 
     def create(self) -> None:
         """Create the file; its lock tells the next run that it has an owner."""
         while True:
-            token = secrets.token_hex(8)
-            self.path = self.target.parent / f"{_kind(self.target)}-{token}{DRAFT_SUFFIX}"
-            self.descriptor = _create(self.path, os.O_EXCL)
-            _lock(self.descriptor)
+            self.path = draft_path(self.target)
+            self.descriptor = create_file(self.path, os.O_EXCL)
+            lock(self.descriptor)
             # Between its creation and its lock another run may have taken it for an orphan.
             if os.fstat(self.descriptor).st_nlink:
                 return
             os.close(self.descriptor)
+
+    @contextmanager
+    def file(self, _name: str) -> Iterator[int]:
+        """Give the descriptor to write the file to; it is synced while it is still looked at."""
+        yield self.descriptor
+        pool = ThreadPoolExecutor(max_workers=1)
+        self._syncs.append(pool.submit(os.fsync, self.descriptor))
+        pool.shutdown(wait=False)
 
     def write(self, data: bytes) -> None:
         """Write at the end of what is written so far."""
@@ -64,41 +145,16 @@ class Draft:
         while view:
             view = view[os.write(self.descriptor, view) :]
 
-    def start_sync(self) -> None:
-        """Start to bring to the disk what is written so far, while the file is still looked at."""
-        pool = ThreadPoolExecutor(max_workers=1)
-        self._syncs.append(pool.submit(os.fsync, self.descriptor))
-        pool.shutdown(wait=False)
-
     def put_in_place(self) -> None:
-        """Give the draft the target's name; until it is removed no other run does so.
-
-        The draft is synced before it is moved, and its folder afterwards. Raises OutputError.
-        """
-        with _naming(self.target):
+        """Give the draft the target's name; until it is removed no other run does so."""
+        with naming(self.target):
             for started in self._syncs:
                 started.result()
             os.fsync(self.descriptor)
-            self._wait_for_turn()
-            check_target(self.target, replace=self.replace)
+            self._turn.wait()
+            self.check_free()
             self._move()
-        try:
-            _sync_folder(self.target.parent)
-        except OSError as error:
-            raise OutputError(
-                f"{self.target} is in place, but a power failure may undo that: "
-                f"its folder cannot be synced ({error.strerror})"
-            ) from error
-
-    def _wait_for_turn(self) -> None:
-        """Take the target's lock: runs put their output and its reports in place one by one."""
-        self._lock = _NOT_OPEN
-        while True:
-            self._lock = _create(self._lock_path, 0)
-            _lock(self._lock)
-            if os.fstat(self._lock).st_nlink:  # else the run before has just removed it
-                return
-            os.close(self._lock)
+        sync_names(self.target)
 
     def _move(self) -> None:
         """Take the target's name, in one step either way."""
@@ -113,22 +169,12 @@ class Draft:
             # A file system without hard links: the check just before is the best there is.
             os.replace(self.path, self.target)
 
-    def _give_up_turn(self) -> None:
-        """Remove the target's lock, then let go of it: so no other run holds a removed one."""
-        if self._lock == _NOT_OPEN:  # or a signal came between its creation and here
-            _remove_unowned(self._lock_path)
-        elif self._lock is not None:
-            with suppress(OSError):
-                _unlink_unless_held(self._lock_path, self._lock)
-                os.close(self._lock)
-        self._lock = None
-
     def remove(self) -> None:
         """Remove what has not been moved; what cannot be removed is left to the next run."""
         if self.path != self.target:
             with suppress(OSError):
                 os.unlink(self.path)
-        self._give_up_turn()
+        self._turn.give_up()
         wait(self._syncs)  # a descriptor that is in use must not be closed
         if self.descriptor >= 0:
             with suppress(OSError):  # what matters was synced
@@ -141,21 +187,33 @@ def check_target(target: Path, *, replace: bool, inputs: Iterable[Path] = ()) ->
 
     inputs: files that must never be written to, by whatever path `target` names them.
     """
-    try:
-        found = os.lstat(target)
-    except FileNotFoundError:
-        if not os.path.isdir(target.parent):
-            raise OutputError(f"{target}: its folder does not exist") from None
+    found = stat_of(target)
+    if found is None:
         return
-    except OSError as error:
-        raise OutputError(f"{target}: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
         raise OutputError(f"{target}: exists and is not a regular file; nothing else is replaced")
+    check_no_input(target, found, inputs)
+    if not replace:
+        raise OutputError(f"{target}: exists already; --force replaces it")
+
+
+def check_no_input(target: Path, found: os.stat_result, inputs: Iterable[Path]) -> None:
+    """Raise OutputError where what was found at the target is one of the inputs, by any name."""
     for path in inputs:
         if os.path.exists(path) and os.path.samestat(found, os.stat(path)):
             raise OutputError(f"{target}: is the same file as {path}, which is only read")
-    if not replace:
-        raise OutputError(f"{target}: exists already; --force replaces it")
+
+
+def stat_of(target: Path) -> os.stat_result | None:
+    """Return what is at the target, None for nothing; raises OutputError where nothing can be."""
+    try:
+        return os.lstat(target)
+    except FileNotFoundError:
+        if not os.path.isdir(target.parent):
+            raise OutputError(f"{target}: its folder does not exist") from None
+        return None
+    except OSError as error:
+        raise OutputError(f"{target}: {error.strerror}") from error
 
 
 def remove_leftovers(target: Path) -> None:
@@ -167,20 +225,22 @@ def remove_leftovers(target: Path) -> None:
                 _remove_unowned(target.parent / name)
 
 
+AnyDraft = TypeVar("AnyDraft", bound=Draft)
+
+
 @contextmanager
-def drafted(target: Path, *, replace: bool) -> Iterator[Draft]:
-    """Give a draft that can be put in the target's place, and is removed otherwise.
+def drafted(draft: AnyDraft) -> Iterator[AnyDraft]:
+    """Create a draft that can be put in the target's place, and is removed otherwise.
 
     Raises OutputError where the target may not be written, or exists and is not to be replaced.
     What killed runs have left of the same target is removed.
     """
-    check_target(target, replace=True)
-    remove_leftovers(target)
-    check_target(target, replace=replace)
-    draft = Draft(target, replace=replace)
+    draft.check(())
+    remove_leftovers(draft.target)
+    draft.check_free()
     try:
         try:
-            with _naming(target):
+            with naming(draft.target):
                 draft.create()
             yield draft
         finally:
@@ -191,14 +251,14 @@ def drafted(target: Path, *, replace: bool) -> Iterator[Draft]:
 
 
 @contextmanager
-def atomically(target: Path, *, replace: bool) -> Iterator[Draft]:
+def atomically(target: Path, *, replace: bool) -> Iterator[FileDraft]:
     """Give a draft that becomes `target` when the block ends, and vanishes when it raises.
 
     Raises OutputError where the target may not be written, or exists by then and is not to be
     replaced.
     """
-    with drafted(target, replace=replace) as draft:
-        with _naming(target):
+    with drafted(FileDraft(target, replace=replace)) as draft:
+        with naming(target):
             yield draft
         draft.put_in_place()
 
@@ -210,7 +270,7 @@ def write_text(target: Path, text: str, *, replace: bool) -> None:
 
 
 @contextmanager
-def _naming(target: Path) -> Iterator[None]:
+def naming(target: Path) -> Iterator[None]:
     """Turn the system's errors into one that names the target."""
     try:
         yield
@@ -218,17 +278,23 @@ def _naming(target: Path) -> Iterator[None]:
         raise OutputError(f"{target}: {error.strerror}") from error
 
 
+def draft_path(target: Path) -> Path:
+    """Return a new name for a draft of the target, beside it."""
+    return target.parent / f"{_kind(target)}-{secrets.token_hex(8)}{DRAFT_SUFFIX}"
+
+
 def _kind(target: Path) -> str:
     """Begin the name of what lies beside a target: short, where the target's may be long."""
     return DRAFT_PREFIX + sha256(os.fsencode(target.name)).hexdigest()[:16]
 
 
-def _create(path: Path, how: int) -> int:
+def create_file(path: Path, how: int) -> int:
+    """Open a file for writing that may be a new one, and never what a link leads to."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | how, 0o666)
 
 
-def _lock(descriptor: int) -> None:
-    """Lock an open file, where the file system has locks."""
+def lock(descriptor: int) -> None:
+    """Lock an open file or folder, where the file system has locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
@@ -239,26 +305,51 @@ def _lock(descriptor: int) -> None:
 def _remove_unowned(path: Path) -> None:
     """Remove a draft or a lock unless another run holds it."""
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        how = os.O_RDONLY | os.O_DIRECTORY if path.is_dir() else os.O_RDWR
+        descriptor = os.open(path, how | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            _unlink_unless_held(path, descriptor)
+            _remove_unless_held(path, descriptor)
         finally:
             os.close(descriptor)
 
 
-def _unlink_unless_held(path: Path, descriptor: int) -> None:
-    """Remove an open file; raises OSError where another run may hold it."""
+def _remove_unless_held(path: Path, descriptor: int) -> None:
+    """Remove what is open; raises OSError where another run may hold it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         # Where nothing can be locked a lock means nothing, but a draft may have its owner.
         if error.errno not in _CANNOT_LOCK or path.suffix != LOCK_SUFFIX:
             raise
-    if os.fstat(descriptor).st_nlink:  # else its name may be another run's by now
+    found = os.fstat(descriptor)
+    if stat.S_ISDIR(found.st_mode):
+        remove_folder(path)
+    elif found.st_nlink:  # else its name may be another run's by now
         os.unlink(path)
 
 
-def _sync_folder(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with its files, and nothing below it: drafts hold no folders."""
+    with suppress(OSError):
+        for name in os.listdir(folder):
+            with suppress(OSError):
+                os.unlink(folder / name)
+        os.rmdir(folder)
+
+
+def sync_names(target: Path) -> None:
+    """Bring the folder of a target that is in place to the disk; raises OutputError."""
+    try:
+        sync_folder(target.parent)
+    except OSError as error:
+        raise OutputError(
+            f"{target} is in place, but a power failure may undo that: "
+            f"its folder cannot be synced ({error.strerror})"
+        ) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, where the file system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -5,32 +5,36 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-from fcn_convert.atomic import check_target, drafted, remove_leftovers
+from fcn_convert.atomic import FileDraft, check_target, drafted, remove_leftovers
+from fcn_convert.beside import (
+    FILE_SUFFIX,
+    file_beside,
+    folder_beside,
+    report_beside,
+    spec_beside,
+)
 from fcn_convert.digests import Digests
 from fcn_convert.errors import OutputError, SpecError
 from fcn_convert.formats import Checkpoint, open_checkpoint
 from fcn_convert.formats.source import Advance
 from fcn_convert.infer.findings import Finding, not_computed, read_maps
 from fcn_convert.layers import Resolved, resolve
-from fcn_convert.plan import Plan, make_plan
-from fcn_convert.proof import Level, Proof
-from fcn_convert.report import CheckFailedError, FileEntry, Report, make_report
+from fcn_convert.plan import Plan, in_shards, make_plan
+from fcn_convert.proof import Level
+from fcn_convert.report import CheckFailedError, FileEntry, Report, entry_of, make_report
 from fcn_convert.report.files import check_suffix, write_report
 from fcn_convert.report.model_entry import ModelRequest
+from fcn_convert.shard_folder import FolderDraft
 from fcn_convert.spec import Spec, load_spec, make_spec
+from fcn_convert.tensors import StateDict
 from fcn_convert.verify import verify
 from fcn_convert.write import write
 
-OUTPUT_FORMAT = "safetensors"
-OUTPUT_SUFFIX = ".fcn.safetensors"
-REPORT_SUFFIX = ".report.json"
-SPEC_SUFFIX = ".yaml"
 TORCH = "fcn_convert.torch_quietly"
 
 Progress = Callable[[int, int], None]
@@ -52,48 +56,50 @@ def convert(
     """Convert a checkpoint and return the report.
 
     spec: a Spec, its keys as a mapping, or its file; default: beside the checkpoint, `.yaml`.
-    output: default: beside the checkpoint, `.fcn.safetensors`. reports: files to write the report
-    to; default: beside the output, `.report.json`. level: how much is checked before the output
-    appears. force: replace an existing output. strict: a warning is a failed check. dry_run: write
-    nothing.
+    output: default: beside the checkpoint, `.fcn.safetensors`; of a sharded one a folder, `.fcn`,
+    unless it is named as one file. reports: files to write the report to; default: beside the
+    output, `.report.json`. level: how much is checked before the output appears. force: replace an
+    existing output. strict: a warning is a failed check. dry_run: write nothing.
 
     Raises CheckFailedError, with the report, where a check fails and so no output appears, and any
     other FcnConvertError where an input or a path is unusable.
     """
     source = Path(checkpoint)
-    target = _beside(source, OUTPUT_SUFFIX) if output is None else Path(output)
     with open_checkpoint(source) as original, Digests() as digests:
         if level != "shapes" and not dry_run:
             digests.start(original)
         parsed, inputs = _read_spec(spec, source)
         inputs += [file.path for file in original.stored]
-        paths = _report_paths(reports, target, inputs)
+        place = _place(output, source, original, replace=force)
+        paths = _report_paths(reports, place.target, inputs)
         state_dict = original.state_dict(parsed.state_dict, parsed.layout)
         resolved = resolve(parsed, state_dict)
-        plan = make_plan(resolved, state_dict)
+        plan = _planned(place, resolved, state_dict, original)
         if dry_run:
-            planned = make_report(parsed, resolved, original, _entry(target), None, strict=strict)
+            entry = FileEntry(str(place.target), plan.format, 0, None)
+            planned = make_report(parsed, resolved, original, entry, None, strict=strict)
             return _passed(planned)
-        check_target(target, replace=True, inputs=inputs)
+        place.check(inputs)
         for path in paths:
             remove_leftovers(path)
         advance = _counter(progress, plan, resolved, level)
         try:
-            with drafted(target, replace=force) as draft:
+            with drafted(place) as draft:
                 _start_importing_torch(level)
-                write(plan, original, draft.descriptor, advance)
-                draft.start_sync()
+                for file in plan.files:
+                    with draft.file(file.name) as descriptor:
+                        write(file, original, descriptor, advance)
                 with open_checkpoint(draft.path) as converted:
                     proof = verify(parsed, original, converted, level, digests, advance)
-                    output_entry = _entry(target, converted.nbytes, proof)
+                    entry = entry_of(converted, proof.written, draft.target)
                 evidence = _findings(resolved, original, level)
                 original.check_unchanged()
                 report = make_report(
-                    parsed, resolved, original, output_entry, proof, evidence, strict=strict
+                    parsed, resolved, original, entry, proof, evidence, strict=strict
                 )
                 _passed(report)
                 draft.put_in_place()
-                _write_reports(report, paths, f"the output {target} is in place")
+                _write_reports(report, paths, f"the output {draft.target} is in place")
         except CheckFailedError as failed:
             _write_reports(failed.report, paths, "no output was written")
             raise
@@ -124,14 +130,15 @@ def verify_conversion(
         paths = _report_paths(reports, target, inputs)
         state_dict = before.state_dict(parsed.state_dict, parsed.layout)
         resolved = resolve(parsed, state_dict)
-        advance = _counter(progress, make_plan(resolved, state_dict), resolved, level)
+        plan = make_plan(resolved, state_dict, before.index.metadata)
+        advance = _counter(progress, plan, resolved, level)
         with Digests() as digests:
             _start_importing_torch(level)
             proof = verify(parsed, before, after, level, digests, advance)
         evidence = _findings(resolved, before, level)
         before.check_unchanged()
         after.check_unchanged()
-        entry = replace(_entry(target, after.nbytes, proof), format=after.index.format)
+        entry = entry_of(after, proof.written, target)
         report = make_report(
             parsed, resolved, before, entry, proof, evidence, strict=strict, writes=False
         )
@@ -151,11 +158,23 @@ def _passed(report: Report) -> Report:
     return report
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    """Return the path with another suffix; raises OutputError for one without a name, say `.`."""
-    if not path.name:
-        raise OutputError(f"{path}: is not the path of a file")
-    return path.with_suffix(suffix)
+def _place(
+    output: str | Path | None, source: Path, original: Checkpoint, *, replace: bool
+) -> FileDraft | FolderDraft:
+    """Return what the output is to be: one file, or of a sharded checkpoint a folder of shards."""
+    if not original.index.shards:
+        return FileDraft(Path(output or file_beside(source)), replace=replace)
+    target = Path(output or folder_beside(source))
+    if target.suffix == FILE_SUFFIX:
+        return FileDraft(target, replace=replace)
+    return FolderDraft(target, replace=replace)
+
+
+def _planned(
+    place: FileDraft | FolderDraft, resolved: Resolved, state_dict: StateDict, original: Checkpoint
+) -> Plan:
+    plan = make_plan(resolved, state_dict, original.index.metadata)
+    return in_shards(plan, original.index.shards) if isinstance(place, FolderDraft) else plan
 
 
 def _start_importing_torch(level: Level) -> None:
@@ -182,7 +201,7 @@ def _read_spec(
         return spec, [source]
     if isinstance(spec, Mapping):
         return make_spec(spec), [source]
-    path = _beside(source, SPEC_SUFFIX) if spec is None else Path(spec)
+    path = spec_beside(source) if spec is None else Path(spec)
     if spec is None and not os.path.exists(path):
         problem = (
             f"{source} has no spec: expected {path.name} beside it, or --spec FILE; "
@@ -196,11 +215,11 @@ def _report_paths(
     reports: Iterable[str | Path] | None, target: Path, inputs: list[Path]
 ) -> list[Path]:
     """Return where to write reports, checked before any work is done."""
-    paths = [_beside(target, REPORT_SUFFIX)] if reports is None else list(map(Path, reports))
+    paths = [report_beside(target)] if reports is None else list(map(Path, reports))
     for path in paths:
         check_suffix(path)
-        if os.path.realpath(path) == os.path.realpath(target):
-            raise OutputError(f"{path}: is the output; a report needs a path of its own")
+        if os.path.realpath(target) in {os.path.realpath(path), os.path.realpath(path.parent)}:
+            raise OutputError(f"{path}: is the output, or in it; a report needs a path of its own")
         check_target(path, replace=True, inputs=[*inputs, target])
     return paths
 
@@ -211,11 +230,6 @@ def _write_reports(report: Report, paths: Iterable[Path], outcome: str) -> None:
             write_report(report, path)
     except OutputError as error:
         raise OutputError(f"{error}; {outcome}, but its report is not") from error
-
-
-def _entry(target: Path, nbytes: int = 0, proof: Proof | None = None) -> FileEntry:
-    digest = proof.digests[-1] if proof and proof.digests else None
-    return FileEntry(str(target), OUTPUT_FORMAT, nbytes, digest)
 
 
 def _counter(progress: Progress | None, plan: Plan, resolved: Resolved, level: Level) -> Advance:
@@ -232,7 +246,7 @@ def _counter(progress: Progress | None, plan: Plan, resolved: Resolved, level: L
     def advance(count: int) -> None:
         nonlocal done
         with lock:  # threads count, too
-            done += count
+            done = min(done + count, total)  # a shard is copied with its header
             progress(done, total)
 
     return advance

@@ -64,13 +64,15 @@ class AnswersCheck(Check):
 class Proof:
     """All checks: those of each tensor by its name in the original, and those of the whole file.
 
-    digests: sha256 of the original's files and of the output; empty below the level `bytes`.
+    read, written: sha256 of the original's files and of the output's; empty below the level
+    `bytes`.
     """
 
     level: Level
     checks: Mapping[str, tuple[Check, ...]]
     whole: tuple[Check, ...]
-    digests: tuple[str, ...] = ()
+    read: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
 
     @property
     def problems(self) -> tuple[str, ...]:

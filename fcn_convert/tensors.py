@@ -105,6 +105,11 @@ class TensorInfo:
     stored: Stored | None = None
 
     @property
+    def stored_name(self) -> str:
+        """Its name in the file."""
+        return self.stored.name if self.stored else self.name
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the values in row-major order."""
         return (prod(self.shape) * self.dtype.bits + 7) // 8
@@ -229,10 +234,16 @@ class Checksum:
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several files that hold a checkpoint: its name and number, and its author's texts."""
+    """One of several files that hold a checkpoint.
+
+    file: its number. format: its container, in words. names: of its tensors. metadata: its
+    author's texts.
+    """
 
     name: str
     file: int
+    format: str
+    names: frozenset[str]
     metadata: Mapping[str, str]
 
 

@@ -56,8 +56,8 @@ def verify(
         answers = _activations(resolved, original, converted, level, advance)
         for name, check in zip(views, compared.result(), strict=True):
             checks[name] += [check, *answers.get(name, ())]
-    made = (*digests.of(original), *digests.of(converted))
-    return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole, made)
+    made = digests.of(original), digests.of(converted)
+    return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole, *made)
 
 
 def _activations(

@@ -1,11 +1,11 @@
-"""Streams a plan into a safetensors file: unchanged bytes inside the kernel, others in blocks."""
+"""Streams a plan into safetensors files: unchanged bytes inside the kernel, others in blocks."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import assert_never
 
@@ -13,7 +13,17 @@ from fcn_convert.errors import CheckpointError, OutputError
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance, SourceFile
 from fcn_convert.formats.strided import BlockReader, blocks, runs, strides_of
-from fcn_convert.plan import Keep, Permute, Plan, Reshape, Step
+from fcn_convert.plan import (
+    WRITTEN_BY,
+    Copied,
+    Keep,
+    OutputFile,
+    Permute,
+    Reshape,
+    ShardIndex,
+    Step,
+    Written,
+)
 from fcn_convert.tensors import TensorInfo, row_major_strides
 
 LENGTH_BYTES = 8
@@ -33,28 +43,56 @@ class _Range:
     nbytes: int
 
 
-def write(plan: Plan, checkpoint: Checkpoint, descriptor: int, advance: Advance) -> None:
-    """Write the planned tensors to an open, empty file.
+def write(file: OutputFile, checkpoint: Checkpoint, descriptor: int, advance: Advance) -> None:
+    """Write a planned file to one that is open and empty.
 
     Raises OutputError where writing fails, CheckpointError where the source became shorter.
     """
-    steps = sorted(plan.steps, key=_place)
-    header = _header(steps, checkpoint.index.metadata)
     try:
-        _write_all(descriptor, header, 0)
-        plain: list[_Range] = []
-        target = len(header)
-        for step in steps:
-            view = _view(step)
-            if view.is_plain:
-                plain.append(_Range(view.file, view.offset, target, view.nbytes))
-            else:
-                _gather(checkpoint.files[view.file], view, descriptor, target, advance)
-            target += view.nbytes
-        for span in _merged(plain):
-            _copy(checkpoint.files[span.file], descriptor, span, advance)
+        match file:
+            case Written(_, steps, metadata):
+                _write_tensors(steps, metadata, checkpoint, descriptor, advance)
+            case Copied(_, _, number):
+                source = checkpoint.files[number]
+                _copy(source, descriptor, _Range(number, 0, 0, source.size), advance)
+            case ShardIndex():
+                _write_all(descriptor, _index_text(file), 0)
+            case _:
+                assert_never(file)
     except OSError as error:
         raise OutputError(f"the output cannot be written: {error.strerror}") from error
+
+
+def _index_text(index: ShardIndex) -> bytes:
+    """Make the JSON that names the shard of each tensor."""
+    metadata = {"total_size": index.total_size, "written_by": WRITTEN_BY}
+    data = {"metadata": metadata, "weight_map": dict(index.weight_map)}
+    # Names are escaped: an index is read by whatever reads JSON.
+    return (json.dumps(data, indent=2) + "\n").encode("ascii")
+
+
+def _write_tensors(
+    planned: Iterable[Step],
+    metadata: Mapping[str, str],
+    checkpoint: Checkpoint,
+    descriptor: int,
+    advance: Advance,
+) -> None:
+    """Write a header, and the values in its order."""
+    steps = sorted(planned, key=_place)
+    header = _header(steps, metadata)
+    _write_all(descriptor, header, 0)
+    plain: list[_Range] = []
+    target = len(header)
+    for step in steps:
+        view = _view(step)
+        if view.is_plain:
+            plain.append(_Range(view.file, view.offset, target, view.nbytes))
+        else:
+            _gather(checkpoint.files[view.file], view, descriptor, target, advance)
+        target += view.nbytes
+    for span in _merged(plain):
+        _copy(checkpoint.files[span.file], descriptor, span, advance)
 
 
 def _place(step: Step) -> tuple[int, int, int, str]:

@@ -228,7 +228,7 @@ Arrange = Callable[[Path], list[str | Path]]
 UNUSABLE: dict[str, tuple[Arrange, str]] = {
     "no-file": (lambda p: [p.with_name("none.pth")], r"\S+none\.pth: No such file or directory"),
     "a-folder": (an_empty_folder, r"\S+: is a folder without a checkpoint; expected .*"),
-    "the-folder-itself": (lambda _: ["."], r"\.: is not the path of a file"),
+    "the-folder-itself": (lambda _: ["."], r"\.: is a folder without a checkpoint; expected .*"),
     "a-name-too-long": (lambda _: ["a" * 300], r"a+: File name too long"),
     "not-a-checkpoint": (not_a_checkpoint, r"\S+lenet\.pth: is no checkpoint known here .*"),
     "truncated": (truncated, r"\S+lenet\.pth: .*"),

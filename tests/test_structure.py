@@ -20,13 +20,13 @@ RANKS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors torch_quietly workers",
-        "tensors atomic proof layout_proof",
+        "tensors atomic beside proof layout_proof",
         "formats",
         "spec spec_yaml spec_schema spec_text",
         "layers",
         "infer",
         "plan activations digests",
-        "write verify",
+        "write verify shard_folder",
         "report",
         "head_code model",
         "conversion",
@@ -45,6 +45,7 @@ ONLY = {
     "digests": {"errors", "formats", "tensors", "workers"},
     "tensors": {"errors"},
     "atomic": {"errors"},
+    "beside": {"errors"},
     "proof": set(),
     "formats": {"errors", "tensors", "formats", "torch_quietly"},
     "spec": {"errors", "formats", "spec_schema", "spec_yaml", "tensors"},

@@ -46,10 +46,12 @@ def written(
     """Plan and write, without the checks that follow."""
     with open_checkpoint(source) as checkpoint:
         state_dict = checkpoint.state_dict(None)
-        plan = make_plan(resolve(make_spec(spec), state_dict), state_dict)
+        plan = make_plan(
+            resolve(make_spec(spec), state_dict), state_dict, checkpoint.index.metadata
+        )
         descriptor = os.open(output, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
-            write(plan, checkpoint, descriptor, advance)
+            write(plan.files[0], checkpoint, descriptor, advance)
         finally:
             os.close(descriptor)
     return output
@@ -350,7 +352,7 @@ def test_actions(tmp_path: Path, flatten: str, sizes: dict[str, int], action: ob
     spec = make_spec({"feature_map": sizes, "flatten": flatten})
     with open_checkpoint(tmp_path / "s.safetensors") as checkpoint:
         state_dict = checkpoint.state_dict(None)
-        plan = make_plan(resolve(spec, state_dict), state_dict)
+        plan = make_plan(resolve(spec, state_dict), state_dict, {})
     actions = {step.name: step.action for step in plan.steps}
     assert actions == {"fc.weight": action, "fc.bias": Keep((4,))}
 

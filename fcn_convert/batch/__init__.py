@@ -11,7 +11,8 @@ from time import monotonic
 
 from fcn_convert.batch.jobs import Job
 from fcn_convert.batch.records import record_beside
-from fcn_convert.conversion import REPORT_SUFFIX, Progress, convert
+from fcn_convert.beside import report_beside
+from fcn_convert.conversion import Progress, convert
 from fcn_convert.errors import FcnConvertError, OutputError
 from fcn_convert.report import CheckFailedError, Report
 from fcn_convert.report.batch import Outcome, Piece
@@ -100,7 +101,7 @@ def _piece(job: Job, outcome: Outcome, report: Report) -> Piece:
         job.output,
         outcome,
         0.0,
-        str(Path(job.output).with_suffix(REPORT_SUFFIX)),
+        str(report_beside(Path(job.output))),
         len(report.layers),
         report.source.bytes,
         report.verdict.problems,

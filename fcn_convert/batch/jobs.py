@@ -9,7 +9,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fcn_convert.conversion import OUTPUT_SUFFIX, REPORT_SUFFIX
+from fcn_convert.beside import (
+    FOLDER_SUFFIX,
+    OUTPUT_SUFFIX,
+    file_beside,
+    folder_beside,
+    report_beside,
+)
 from fcn_convert.errors import FcnConvertError, quoted
 from fcn_convert.proof import Level
 from fcn_convert.report.batch import Shard
@@ -22,7 +28,8 @@ SUFFIXES = (
 """What a folder's checkpoints are told by; what a file holds is told by its content."""
 SHARD = re.compile(r"-\d+-of-\d+\.\w+$")
 """What the index of a sharded checkpoint stands for."""
-NO_CHECKPOINTS = (OUTPUT_SUFFIX, ".yaml", ".yml", ".report.json", ".md", ".html", ".xml")
+OUTPUTS = (OUTPUT_SUFFIX, FOLDER_SUFFIX)
+NO_CHECKPOINTS = (*OUTPUTS, ".yaml", ".yml", ".report.json", ".md", ".html", ".xml")
 """What a glob may match beside checkpoints: outputs of ours, specs and reports."""
 
 
@@ -94,7 +101,7 @@ def find_sources(sources: Iterable[str]) -> Iterator[tuple[Path, Path]]:
     taken: not even where the shell has expanded a pattern. Raises BatchError where a source gives
     nothing.
     """
-    for source in (source for source in sources if not source.endswith(OUTPUT_SUFFIX)):
+    for source in (s for s in sources if not Path(s).name.endswith(OUTPUTS)):
         found = list(_expanded(source))
         if not found:
             known = ", ".join(SUFFIXES)
@@ -112,7 +119,7 @@ def _expanded(source: str) -> Iterator[tuple[Path, Path]]:
         base = _fixed_part(path)
         for name in sorted(glob.glob(source, recursive=True)):
             match = Path(name)
-            if os.path.isdir(match):
+            if os.path.isdir(match) and not name.endswith(OUTPUTS):
                 yield from ((found, found.relative_to(base)) for found in _in_folder(match))
             elif not name.endswith(NO_CHECKPOINTS):
                 yield match, match.relative_to(base)
@@ -120,7 +127,7 @@ def _expanded(source: str) -> Iterator[tuple[Path, Path]]:
 
 def _in_folder(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(n for n in folders if not (n.startswith(".") or n.endswith(OUTPUTS)))
         sharded = any(name.endswith(INDEX_SUFFIX) for name in files)
         for name in sorted(files):
             part = name.endswith(OUTPUT_SUFFIX) or (sharded and SHARD.search(name))
@@ -140,7 +147,8 @@ def _fixed_part(pattern: Path) -> Path:
 
 def output_of(place: Path, folder: Path) -> Path:
     """Return the output of a source by where it belongs in the folder of outputs."""
-    return folder / place.with_suffix(OUTPUT_SUFFIX)
+    made = folder_beside if place.name.endswith(INDEX_SUFFIX) else file_beside
+    return made(folder / place)
 
 
 def make_jobs(found: Iterable[tuple[Path, Path]], folder: Path, spec: Path | None) -> Iterator[Job]:
@@ -157,7 +165,7 @@ def distinct(jobs: Iterable[Job]) -> list[Job]:
     every: dict[str, dict[str, Job]] = {}
     for job in jobs:
         # Told by the report: two outputs can share one where their names differ by a suffix.
-        report = os.path.realpath(Path(job.output).with_suffix(REPORT_SUFFIX))
+        report = os.path.realpath(report_beside(Path(job.output)))
         every.setdefault(report, {}).setdefault(os.path.realpath(job.source), job)
     problems = [
         f"{quoted([job.source for job in same.values()])} would all become "

@@ -12,11 +12,11 @@ from typing import Any
 
 from fcn_convert import __version__
 from fcn_convert.batch.jobs import Job
-from fcn_convert.conversion import REPORT_SUFFIX, SPEC_SUFFIX
+from fcn_convert.beside import report_beside, spec_beside
 from fcn_convert.errors import FcnConvertError
 from fcn_convert.formats.source import SourceFile
 from fcn_convert.proof import LEVELS
-from fcn_convert.report import FileEntry
+from fcn_convert.report import FileEntry, PartEntry
 
 MAX_REPORT_BYTES = 1 << 28
 CHUNK_BYTES = 1 << 23
@@ -51,21 +51,21 @@ class Record:
         Decided by the sha256 of source and spec and by this version: not by times. At the level
         `shapes` none is recorded, so the work, which is less than hashing, is done again.
         """
-        spec = Path(job.spec) if job.spec else Path(job.source).with_suffix(SPEC_SUFFIX)
+        spec = Path(job.spec) if job.spec else spec_beside(Path(job.source))
         return (
             self.passed
             and LEVELS.index(self.level) >= LEVELS.index(job.level)
             and not (job.strict and self.warnings)
             and self.version == __version__
             and self.spec_sha256 == _sha256(spec, tick)
-            and self.source.sha256 is not None
+            and all(part.sha256 for part in _parts(Path(job.source), self.source).values())
             and _is(Path(job.source), self.source, tick)
         )
 
 
 def record_beside(output: Path) -> Record | None:
     """Return what is recorded beside an output; None where there is no report, or another's."""
-    path = output.with_suffix(REPORT_SUFFIX)
+    path = report_beside(output)
     try:
         with SourceFile(path) as file:
             if file.size > MAX_REPORT_BYTES:
@@ -83,16 +83,31 @@ def _parsed(path: Path, report: Mapping[str, Any]) -> Record:
         passed=verdict["passed"] is True and verdict["output"] == "written",
         level=verdict["level"],
         version=report["versions"]["fcn-convert"],
-        source=FileEntry(**report["source"]),
-        output=FileEntry(**report["output"]),
+        source=_entry(report["source"]),
+        output=_entry(report["output"]),
         spec_sha256=report["spec_file"]["sha256"],
         layers=len(report["layers"]),
         warnings=tuple(report["warnings"]),
     )
 
 
+def _entry(recorded: Mapping[str, Any]) -> FileEntry:
+    files = tuple(PartEntry(**part) for part in recorded.get("files", ()))
+    return FileEntry(**{**recorded, "files": files})
+
+
+def _parts(path: Path, entry: FileEntry) -> dict[Path, FileEntry | PartEntry]:
+    """Return what an entry recorded of each file, the checkpoint being at `path` now."""
+    folder = path if os.path.isdir(path) else path.parent
+    return {folder / part.name: part for part in entry.files} or {path: entry}
+
+
 def _is(path: Path, entry: FileEntry, tick: Tick) -> bool:
-    """Tell whether a file has the size, and where one is recorded the sha256, of an entry."""
+    """Tell whether the files have the sizes, and where recorded the sha256, of an entry."""
+    return all(_is_file(file, part, tick) for file, part in _parts(path, entry).items())
+
+
+def _is_file(path: Path, entry: FileEntry | PartEntry, tick: Tick) -> bool:
     try:
         same_size = os.stat(path).st_size == entry.bytes
     except OSError:

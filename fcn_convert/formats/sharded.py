@@ -107,7 +107,7 @@ def _read(files: Files, name: str, expected: set[str]) -> _Part:
         ) from None
     _check_names(files.main.path, shard.path, expected, found)
     return _Part(
-        Shard(name, number, index.metadata),
+        Shard(name, number, index.format, frozenset(found.tensors), index.metadata),
         index.format,
         tuple(replace(t, file=t.file or number) for t in found.tensors.values()),
         (*found.left_out, *index.left_out),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite, prod
+from pathlib import Path
 from typing import Any, Literal
 
 from fcn_convert.errors import FcnConvertError
@@ -27,13 +28,42 @@ WHOLE_FILE = "(the whole file)"
 
 
 @dataclass(frozen=True)
+class PartEntry:
+    """One of several files: its name in their folder, size in bytes, and sha256."""
+
+    name: str
+    bytes: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
 class FileEntry:
-    """A file: its path, container, size in bytes, and sha256 (None where not computed)."""
+    """A checkpoint: its path, container, size in bytes, and sha256 (None where not computed).
+
+    files: where it lies in several; then each has a sha256, and not the whole.
+    """
 
     path: str
     format: str
     bytes: int
     sha256: str | None
+    files: tuple[PartEntry, ...] = ()
+
+
+def entry_of(checkpoint: Checkpoint, digests: Sequence[str], path: Path) -> FileEntry:
+    """Describe an open checkpoint that lies, or is to lie, at `path`.
+
+    digests: sha256 of each of its files; empty where they were not computed.
+    """
+    known: Sequence[str | None] = digests or [None] * len(checkpoint.stored)
+    files = tuple(
+        PartEntry(file.path.name, file.size, digest)
+        for file, digest in zip(checkpoint.stored, known, strict=True)
+    )
+    form, nbytes = checkpoint.index.format, checkpoint.nbytes
+    if len(files) == 1:
+        return FileEntry(str(path), form, nbytes, known[0])
+    return FileEntry(str(path), form, nbytes, None, files)
 
 
 @dataclass(frozen=True)
@@ -189,17 +219,10 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
     """
     state_dict = original.state_dict(spec.state_dict, spec.layout)
     checks = proof.checks if proof else {}
-    digests = proof.digests if proof else ()
-    source = FileEntry(
-        str(original.path),
-        original.index.format,
-        original.nbytes,
-        digests[0] if digests and len(original.stored) == 1 else None,
-    )
     warnings = (*resolved.warnings, *warnings_of(evidence))
     return Report(
         verdict=_verdict(proof, warnings if strict else (), writes=writes),
-        source=source,
+        source=entry_of(original, proof.read if proof else (), original.path),
         output=output,
         spec=_resolved_spec(spec, resolved, state_dict),
         spec_file=SpecFile(*spec.file) if spec.file else None,

@@ -154,7 +154,13 @@ def _provenance(report: Report) -> Iterator[str]:
 def _files(report: Report) -> Iterator[tuple[str, ...]]:
     both: tuple[tuple[str, FileEntry], ...] = (("source", report.source), ("output", report.output))
     for role, entry in both:
-        digest = code(entry.sha256) if entry.sha256 else "not computed"
-        yield role, code(entry.path), entry.format, str(entry.bytes), digest
+        whole = f"of its {len(entry.files)} files" if entry.files else "not computed"
+        yield role, code(entry.path), entry.format, str(entry.bytes), _digest(entry.sha256, whole)
+        for part in entry.files:
+            yield "", code(part.name), "", str(part.bytes), _digest(part.sha256, "not computed")
     if report.spec_file:
         yield "spec", code(report.spec_file.path), "YAML", "", code(report.spec_file.sha256)
+
+
+def _digest(sha256: str | None, otherwise: str) -> str:
+    return code(sha256) if sha256 else otherwise

@@ -1,0 +1,193 @@
+"""A folder of shards that appears whole or not at all, as `atomic.py` does for one file.
+
+It is written under a draft's name beside its place, every file is synced, then the folder, which is
+then moved. A folder that exists changes places with the draft in one step of the kernel's, so that
+there is always one of the two.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from fcn_convert.atomic import (
+    Turn,
+    check_no_input,
+    create_file,
+    draft_path,
+    lock,
+    naming,
+    remove_folder,
+    stat_of,
+    sync_names,
+)
+from fcn_convert.errors import FcnConvertError, OutputError, quoted
+from fcn_convert.formats.json_text import MAX_JSON, parse_json
+from fcn_convert.formats.source import SourceFile
+from fcn_convert.plan import INDEX_NAME, WRITTEN_BY
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+"""Both of linux/fs.h and fcntl.h: paths count from the working directory; names change places."""
+MAX_OPEN = 16
+"""Files that wait for their sync: descriptors are few."""
+_NOT_OPEN = -1
+
+
+class FolderDraft:
+    """A folder that is to become the target, under a name of its own until then."""
+
+    def __init__(self, target: Path, *, replace: bool) -> None:
+        self.target = target
+        self.replace = replace
+        self.path = target
+        self._descriptor = _NOT_OPEN
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._syncs: list[Future[None]] = []
+        self._turn = Turn(target)
+
+    def check(self, inputs: Iterable[Path]) -> None:
+        """Raise OutputError unless a folder may be put at the target, replaced or not.
+
+        inputs: files that must never be written to, nor moved, by whatever path.
+        """
+        found = stat_of(self.target)
+        if found is None:
+            return
+        check_no_input(self.target, found, inputs)
+        if not stat.S_ISDIR(found.st_mode):
+            raise OutputError(
+                f"{self.target}: exists and is not a folder, which the output of a sharded "
+                "checkpoint is; name another, or FILE.safetensors for one file"
+            )
+        for path in inputs:
+            for folder in {path.parent, Path(os.path.realpath(path)).parent}:
+                if os.path.exists(folder) and os.path.samestat(found, os.stat(folder)):
+                    raise OutputError(
+                        f"{self.target}: holds {path}, which is only read; name another folder"
+                    )
+
+    def check_free(self) -> None:
+        """Raise OutputError where the target exists and is not to be, or must not be, replaced."""
+        self.check(())
+        if not os.path.lexists(self.target):
+            return
+        if not self.replace:
+            raise OutputError(f"{self.target}: exists already; --force replaces it")
+        others = _not_ours(self.target)
+        if others:
+            raise OutputError(
+                f"{self.target}: is a folder that holds more than an index and its shards of ours "
+                f"({quoted(others)}); --force replaces nothing else, so name another"
+            )
+
+    def create(self) -> None:
+        """Create the folder; its lock tells the next run that it has an owner."""
+        while True:
+            self.path = draft_path(self.target)
+            os.mkdir(self.path)
+            with suppress(FileNotFoundError):  # before it has its lock it looks like an orphan
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                lock(self._descriptor)
+                os.stat(self.path)
+                return
+            self._let_go()
+
+    @contextmanager
+    def file(self, name: str) -> Iterator[int]:
+        """Give the descriptor to write one of the files to, which is synced from then on."""
+        with naming(self.target):
+            descriptor = create_file(self.path / name, os.O_EXCL)
+        try:
+            yield descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._syncs.append(self._pool.submit(_sync_and_close, descriptor))
+        with naming(self.target):
+            for older in self._syncs[:-MAX_OPEN]:
+                older.result()
+
+    def put_in_place(self) -> None:
+        """Give the folder the target's name; until the draft is removed no other run does so."""
+        with naming(self.target):
+            for started in self._syncs:
+                started.result()
+            os.fsync(self._descriptor)
+            self._turn.wait()
+            self.check_free()
+            if os.path.lexists(self.target):
+                _exchange(self.path, self.target)
+            else:
+                os.rename(self.path, self.target)  # fails on a folder that holds anything
+        sync_names(self.target)
+
+    def remove(self) -> None:
+        """Remove what lies under the draft's name: a draft, or the folder it has replaced."""
+        if self.path != self.target:
+            remove_folder(self.path)
+        self._turn.give_up()
+        wait(self._syncs)
+        self._pool.shutdown(wait=False)
+        self._let_go()
+        self.path = self.target
+
+    def _let_go(self) -> None:
+        if self._descriptor >= 0:
+            with suppress(OSError):  # what matters was synced
+                os.close(self._descriptor)
+        self._descriptor = _NOT_OPEN
+
+
+def _sync_and_close(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _not_ours(folder: Path) -> list[str]:
+    """Return what in a folder is neither an index that we wrote nor one of its shards."""
+    with naming(folder), os.scandir(folder) as entries:
+        found = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
+    known = {INDEX_NAME, *_shards_of_ours(folder / INDEX_NAME)} if INDEX_NAME in found else set()
+    return sorted(name for name, is_file in found.items() if not is_file or name not in known)
+
+
+def _shards_of_ours(path: Path) -> set[str]:
+    """Return the shards that an index of ours names; none for any other file."""
+    try:
+        with SourceFile(path) as file:
+            data = parse_json(path, "the index", file.pread(0, min(file.size, MAX_JSON + 1)))
+        ours = data["metadata"]["written_by"] == WRITTEN_BY
+        return set(data["weight_map"].values()) if ours else set()
+    except (FcnConvertError, KeyError, TypeError, AttributeError):
+        return set()
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Let two names change places in one step; raises OutputError where that cannot be done.
+
+    renameat2 is Linux's (since 3.15) and glibc's (since 2.28); Python has no name for it.
+    """
+    import ctypes  # noqa: PLC0415 - only where a folder is replaced
+
+    library = ctypes.CDLL(None, use_errno=True)
+    renameat2 = getattr(library, "renameat2", None)
+    code = errno.ENOSYS
+    if renameat2 is not None:
+        names = os.fsencode(one), os.fsencode(other)
+        if not renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE):
+            return
+        code = ctypes.get_errno()
+    if code in {errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EXDEV}:
+        raise OutputError(
+            f"{other}: cannot be replaced in one step on this system; remove it first, or name "
+            "another folder"
+        )
+    raise OSError(code, os.strerror(code))
