@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 import torch
 from markdown_it import MarkdownIt
+from reports import same_as_golden
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
@@ -28,6 +29,7 @@ from fcn_convert.cli import app
 from fcn_convert.errors import FcnConvertError, SpecError
 from fcn_convert.report.batch import BatchReport, Piece, Shard, make_batch_report, merged
 from fcn_convert.report.batch_views import to_junit, to_markdown
+from fcn_convert.report.files import BATCH_VIEWS, write_report
 from fcn_convert.report.json_view import BATCH_SCHEMA, to_json
 
 SAMPLES = Path(__file__).parent.parent / "sample_checkpoints"
@@ -576,16 +578,10 @@ HANDMADE = BatchReport(
 )
 
 
-@pytest.mark.parametrize("suffix", [".json", ".md", ".xml"])
+@pytest.mark.parametrize("suffix", BATCH_VIEWS)
 def test_every_view_is_as_it_was_last_looked_at(suffix: str, tmp_path: Path) -> None:
-    from fcn_convert.report.files import write_report  # noqa: PLC0415
-
     write_report(HANDMADE, tmp_path / f"batch{suffix}")
-    text = (tmp_path / f"batch{suffix}").read_text("utf-8")
-    golden = Path(__file__).parent / "golden" / f"batch{suffix}"
-    if os.environ.get("WRITE_GOLDEN"):
-        golden.write_text(text, "utf-8")
-    assert text == golden.read_text("utf-8")
+    same_as_golden(f"batch{suffix}", (tmp_path / f"batch{suffix}").read_text("utf-8"))
 
 
 def test_the_views_tell_what_failed_and_nothing_of_a_name_is_markup() -> None:

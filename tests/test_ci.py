@@ -70,7 +70,7 @@ def test_a_conversion_is_reported(work: Path) -> None:
     assert outputs["status"] == "0"
     assert json.loads(Path(outputs["report"]).read_text())["verdict"]["passed"] is True
     assert {p.name for p in (work / "temp/fcn-convert").iterdir()} == {
-        "report.json", "report.md", "report.xml",
+        "report.json", "report.html", "report.md", "report.xml",
     }  # fmt: skip
     assert "::error" not in done.stdout
 

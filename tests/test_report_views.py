@@ -1,149 +1,23 @@
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 import torch
 from markdown_it import MarkdownIt
+from reports import CASES, HOSTILE, failed, report_of, same_as_golden, shown
 from safetensors.torch import load_file, save_file
 
-from fcn_convert import CheckFailedError, Report, convert, verify_conversion
+from fcn_convert import CheckFailedError, convert, verify_conversion
 from fcn_convert.proof import Check
-from fcn_convert.report import FileEntry, LayerEntry, SpecFile, TensorEntry, Verdict
 from fcn_convert.report.files import VIEWS, write_report
 from fcn_convert.report.junit import to_junit
 from fcn_convert.report.markdown import code, prose, to_markdown
 
 SAMPLES = Path(__file__).parent.parent / "sample_checkpoints"
-GOLDEN = Path(__file__).parent / "golden"
-
-HOSTILE = (
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "a|b",
-    "a\\|b\\",
-    "`a``b",
-    "**bold** _it_ ~~s~~",
-    "[link](http://evil.example)",
-    "![i](http://evil.example/x.png)",
-    "</details><h1>x",
-    "</testcase>]]>",
-    "&lt;&#60;",
-    "{{ 7 * 7 }}{% x %}",
-    "a\x00\x1b[31m\r\n\u2028\ud800\ufffe\x85",
-    "\u202egnp.x",
-    "@octocat #1 www.evil.example :bug: $x$",
-    " # heading",
-    "1. one",
-    "- item",
-    "\tcode",
-    '"><svg/onload=alert(1)>',
-    "javascript:alert(1)",
-)
-
-
-def layer(name: str, **changed: Any) -> LayerEntry:
-    answers = {"max_abs_diff": 1e-15, "larger_map_max_abs_diff": 2.5e-15, "bound": 3e-13}
-    entry = LayerEntry(
-        name=name,
-        new_name=name,
-        reads="map",
-        flatten="HWC",
-        feature_map={"C": 2, "H": 3, "W": 4},
-        kernel=(3, 4),
-        dtype="F32",
-        old_shape=(5, 24),
-        new_shape=(5, 2, 3, 4),
-        bias=True,
-        module="nn.Conv2d(2, 5, kernel_size=(3, 4))",
-        checks=(
-            Check("shapes", True),
-            Check("bytes", True, "", {"max_abs_diff": 0.0, "differing": 0}),
-            Check("activations", True, "", answers),
-        ),
-    )
-    return replace(entry, **changed)
-
-
-def head(layers: list[LayerEntry], **feature_map: int) -> dict[str, Any]:
-    dense = [{"name": entry.name, "reads": entry.reads} for entry in layers]
-    return {"feature_map": feature_map, "flatten": layers[0].flatten, "dense": dense}
-
-
-def report_of(*names: str) -> Report:
-    """Make a report with two heads, where each name stands everywhere a name can stand."""
-    first = [layer(name, new_name=name + name) for name in names]
-    second = [
-        layer(
-            "score",
-            flatten="CL",
-            feature_map={"C": 5, "L": 1},
-            reads="dense",
-            kernel=(1,),
-            old_shape=(3, 5),
-            new_shape=(3, 5, 1),
-            module="nn.Conv1d(5, 3, kernel_size=1, bias=False)",
-            bias=False,
-            dtype="F8_E8M0",
-            checks=(
-                *layer("").checks[:1],
-                Check("bytes", True, "", {"max_abs_diff": None, "differing": 0}),
-                Check("activations", None, "torch cannot compute: no"),
-            ),
-        )
-    ]
-    kept = layer("").checks[:2]
-    return Report(
-        verdict=Verdict("matches the spec", True, "activations", "written", ()),
-        source=FileEntry(f"in/{names[0]}.pth", "torch (zip)", 999_600, "ab" * 32),
-        output=FileEntry(f"out/{names[0]}.safetensors", "safetensors", 2_345_678, "cd" * 32),
-        spec={
-            "version": 1,
-            "layout": "torch",
-            "heads": [head(first, C=2, H=3, W=4), head(second, C=5, L=1)],
-            "rename": dict.fromkeys(names, "x"),
-        },
-        spec_file=SpecFile(f"in/{names[0]}.yaml", "ef" * 32),
-        layers=(*first, *second),
-        tensors=(
-            *(TensorEntry(n, n, "F32", (2,), 8, "kept", f"for {n}", kept) for n in names),
-            TensorEntry("n.w", "m.w", "I64", (), 8, "renamed", "the spec renames it", kept),
-            TensorEntry("epoch", None, None, None, None, "left out", "not a tensor", ()),
-        ),
-        ties=(("n.w", names[0]),),
-        warnings=tuple(f"{name} is unlikely" for name in names),
-        notes=(f"a note on {names[0]}",),
-        versions={"python": "3.11", "fcn-convert": "0.1.0", "torch": "2.13", "safetensors": "0.8"},
-    )
-
-
-def failed() -> Report:
-    report = report_of("fc|<1>")
-    first, *rest = report.layers
-    problem = "fc|<1>.weight differs from the original in 1 of 120 elements"
-    checks = (*first.checks[:1], Check("bytes", False, problem, {"max_abs_diff": 0.5}))
-    problems = (problem, "the output has tensors of no origin: x")
-    return replace(
-        report,
-        verdict=Verdict("does not match the spec", False, "bytes", "not written", problems),
-        layers=(replace(first, checks=checks), *rest),
-    )
-
-
-CASES = {"passed": report_of("features.0", "fc|<1>"), "failed": failed()}
-
-
-def same_as_golden(name: str, text: str) -> None:
-    """Hold a view against the file that was last looked at; WRITE_GOLDEN=1 writes it anew."""
-    path = GOLDEN / name
-    if os.environ.get("WRITE_GOLDEN"):
-        path.write_text(text, "utf-8")
-    assert text == path.read_text("utf-8")
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -172,11 +46,6 @@ OURS = {"root", "h3", "p", "ul", "li", "strong", "code", "pre", "details", "summ
     "th",
     "td",
 }
-
-
-def shown(name: str) -> str:
-    """Escape what is not printable, as Python's own `ascii` does."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in name)
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)

@@ -13,7 +13,8 @@ SpecFile = Annotated[
 Reports = Annotated[
     list[Path] | None,
     typer.Option(
-        "--report", help="Write the report here; the suffix chooses: .json, .md, .xml (JUnit)."
+        "--report",
+        help="Write the report here; the suffix chooses: .json, .html, .md, .xml (JUnit).",
     ),
 ]
 Level = Annotated[

@@ -38,7 +38,7 @@ def _markdown(report: BatchReport) -> Iterator[str]:
     yield ""
     headings = ("source", "output", "size", "layers", "warnings", "seconds", "outcome")
     rows = (
-        (code(piece.source), code(piece.output), *_numbers(piece), piece.outcome)
+        (code(piece.source), code(piece.output), *numbers(piece), piece.outcome)
         for piece in report.pieces
     )
     yield from folded("every conversion", table(headings, rows))
@@ -75,13 +75,14 @@ def show(report: BatchReport, console: Console) -> None:
         console.width = LOG_WIDTH
     rows = table_of("source", "output", "size", "layers", "warnings", "seconds", "outcome")
     for piece in report.pieces:
-        cells = (printable(piece.source), printable(piece.output), *_numbers(piece), piece.outcome)
+        cells = (printable(piece.source), printable(piece.output), *numbers(piece), piece.outcome)
         rows.add_row(*map(Text, cells))
     console.print(rows)
     print_line(console, summary(report), "bold red" if report.status else "bold green")
 
 
-def _numbers(piece: Piece) -> tuple[str, str, str, str]:
+def numbers(piece: Piece) -> tuple[str, str, str, str]:
+    """Return a piece's size, layers, warnings and seconds, as every view shows them."""
     return (
         "" if piece.bytes is None else size(piece.bytes),
         "" if piece.layers is None else str(piece.layers),

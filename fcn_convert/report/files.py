@@ -16,12 +16,14 @@ AnyReport = Report | BatchReport
 VIEWS: Mapping[str, tuple[str, str]] = {
     ".json": ("json_view", "to_json"),
     ".md": ("markdown", "to_markdown"),
+    ".html": ("html", "to_html"),
     ".xml": ("junit", "to_junit"),
 }
 """Module and function of each view of a conversion; imported when it is asked for."""
 BATCH_VIEWS: Mapping[str, tuple[str, str]] = {
     ".json": ("json_view", "to_json"),
     ".md": ("batch_views", "to_markdown"),
+    ".html": ("html", "batch_to_html"),
     ".xml": ("batch_views", "to_junit"),
 }
 """The same for a batch; there is one for each suffix."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fcn_convert.errors import printable, quoted
-from fcn_convert.proof import Check
+from fcn_convert.infer.findings import Finding
+from fcn_convert.proof import AnswersCheck, Check
 from fcn_convert.report import LayerEntry, Report, TensorEntry
 from fcn_convert.report.model_entry import ModelEntry
 
@@ -57,11 +58,55 @@ def differences(checks: Sequence[Check]) -> str:
         if check.name == "bytes":
             shown.append(f"weight {number(largest)}")
         elif check.name == "activations" and check.passed is not None:
-            windows = check.values["larger_map_max_abs_diff"]
-            both = max(value for value in (largest, windows) if isinstance(value, float))
             relation = "≤" if check.passed else "beyond"
-            shown.append(f"outputs {number(both)} {relation} {number(check.values['bound'])}")
+            bound = number(check.values["bound"])
+            shown.append(f"outputs {number(largest_of_outputs(check))} {relation} {bound}")
     return ", ".join(shown)
+
+
+def largest_of_outputs(check: Check) -> float:
+    """Return the largest difference on maps of either size."""
+    both = (check.values[key] for key in ("max_abs_diff", "larger_map_max_abs_diff"))
+    return max(value for value in both if isinstance(value, float))
+
+
+def evidence(finding: Finding) -> str:
+    """Say what the weights of a layer say of the spec's flatten order."""
+    if finding.reason:
+        return finding.reason
+    declared = next((reading for reading in finding.readings if reading.declared), None)
+    known = f", z = {declared.z:.1f}" if declared else ""
+    return f"the weights go with the spec's flatten order{known} (of {finding.rows} rows)"
+
+
+def spread(check: AnswersCheck) -> str:
+    """Say how far the outputs are apart; the greatest bound is one of many."""
+    found = check.spread
+    beyond = sum(n for power, n in enumerate(found.counts, found.lowest) if power > 0)
+    apart = f"the others by {number(largest_of_outputs(check))} at most"
+    return (
+        f"{check.values['outputs']} outputs in float64: {found.equal} are equal"
+        f"{', ' + apart if found.counts else ''}; "
+        f"{f'{beyond} are beyond the bound' if beyond else 'all within the bound'} that rounding "
+        f"allows each of them, which is {number(check.values['bound'])} at most."
+    )
+
+
+def larger_map(check: AnswersCheck) -> str:
+    """Say what is drawn of the larger map."""
+    features = check.larger_map.features
+    cells = " × ".join(map(str, check.larger_map.sizes))
+    return (
+        f"{len(features)} outputs at {cells} cells of the convolution, those that are furthest "
+        f"apart: {', '.join(map(str, features))}. Over all outputs a cell differs by "
+        f"{number(check.values['larger_map_max_abs_diff'])} at most."
+    )
+
+
+def others(report: Report) -> str:
+    """Count the tensors beside the Dense weights, by what was done with them."""
+    listed = (f"{n} {action}" for action, n in report.totals.items() if action != "rewritten")
+    return f"other tensors: {', '.join(listed) or 'none'}"
 
 
 def totals(report: Report) -> str:

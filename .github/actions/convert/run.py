@@ -14,6 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+SUFFIXES = ("json", "html", "md", "xml")
+"""Of the reports that are written: for programs, to look at, for the summary, for test reports."""
 MAX_SUMMARY = 1 << 20
 """Bytes that GitHub takes of a step's summary."""
 MAX_ANNOTATIONS = 10
@@ -31,7 +33,7 @@ def command(reports: Path) -> list[str]:
         files = ["convert", "--", checkpoint]
     name, *operands = files
     options = [f"--verify={os.environ.get('FCN_VERIFY') or 'activations'}"]
-    options += [f"--report={reports / f'report.{suffix}'}" for suffix in ("json", "md", "xml")]
+    options += [f"--report={reports / f'report.{suffix}'}" for suffix in SUFFIXES]
     options += [f"--spec={asked['SPEC']}"] if asked["SPEC"] else []
     options += [f"--output={asked['OUTPUT']}"] if asked["OUTPUT"] and name == "convert" else []
     options += ["--strict"] if os.environ.get("FCN_STRICT") == "true" else []
