@@ -64,7 +64,7 @@ def unflattened(flattened: FlattenedMap) -> FeatureMap:
 
 def usual_order(axes: str, layout: str) -> str:
     """Return the order in which a layout's framework flattens a map with these axes."""
-    return axes if layout == "torch" else axes[1:] + axes[:1]
+    return axes[1:] + axes[:1] if layout in {"keras", "mlx"} else axes
 
 
 @dataclass(frozen=True)

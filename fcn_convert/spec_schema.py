@@ -144,7 +144,8 @@ class SpecModel(_HeadKeys):
     layout: Layout = Field(
         default=UNSAID,
         description="How the file stores arrays: `torch` (out, in; OIHW), `keras` (in, out; HWIO) "
-        "or `mlx` (out, in; OHWI). Default: the container's: keras for Keras's files, else torch.",
+        "`mlx` (out, in; OHWI) or `paddle` (in, out; OIHW). Default: the container's: keras for "
+        "Keras's files, paddle for Paddle's, else torch.",
     )
     heads: list[HeadModel] = Field(
         default=UNSAID, min_length=1, description="Several heads, each with its own feature map."

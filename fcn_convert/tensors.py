@@ -11,7 +11,7 @@ from typing import Literal
 
 from fcn_convert.errors import CheckpointError, printable, quoted
 
-Layout = Literal["torch", "keras", "mlx"]
+Layout = Literal["torch", "keras", "mlx", "paddle"]
 """Whose habit a file's arrays are stored by."""
 MAX_AXES = 64
 """Axes a tensor may have; as many as torch and NumPy allow."""
@@ -185,7 +185,7 @@ class StateDict:
 
     path: the keys that lead to it, joined by dots; empty for the whole file.
     unreadable: tensors that have no plain row of values (quantized, sparse, …), with the reason.
-    layout: whose habit its arrays are stored by: torch, keras or mlx.
+    layout: whose habit its arrays are stored by.
     flattened: the maps that Dense layers read, by their names, where the file says so.
     """
 

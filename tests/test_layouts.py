@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,81 @@ def test_tensorflow_arrays_by_name(tmp_path: Path) -> None:
     assert torch.equal(found["conv1.weight"], torch.tensor(arrays["conv1_W"]).permute(3, 2, 0, 1))
     kernel = torch.tensor(arrays["fc6_W"]).view(3, 2, 4, 5).permute(3, 2, 0, 1)
     assert torch.equal(found["fc6.weight"], kernel)
+
+
+def paddle_state(net: nn.Sequential) -> dict[str, np.ndarray]:
+    """Return what paddle.save keeps of a network: Linear weights the other way round."""
+    names = {"2.running_mean": "2._mean", "2.running_var": "2._variance"}
+    state = {names.get(name, name): value.numpy() for name, value in net.state_dict().items()}
+    del state["2.num_batches_tracked"]
+    return {
+        name: np.ascontiguousarray(value.T) if value.ndim == 2 else value
+        for name, value in state.items()
+    }
+
+
+PADDLE_TABLE = {"0.weight": "conv2d_0.w_0", "4.weight": "linear_0.w_0", "5.weight": "linear_1.w_0"}
+
+
+@pytest.mark.parametrize("tabled", [True, False], ids=["pdparams", "layout"])
+def test_paddle_layout(tmp_path: Path, *, tabled: bool) -> None:
+    torch.manual_seed(3)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.BatchNorm2d(4), nn.Flatten())
+    net.append(nn.Linear(24, 24)).append(nn.Linear(24, 5))
+    images = torch.randn(2, 3, 5, 4)
+    net(images)
+    expected = net.eval()(images)
+    table = {"StructuredToParameterName@@": PADDLE_TABLE} if tabled else {}
+    path = tmp_path / "m.pdparams"
+    path.write_bytes(pickle.dumps({**paddle_state(net), **table}))
+    spec: dict[str, Any] = {
+        "feature_map": [4, 3, 2],
+        "dense": ["4", {"name": "5", "reads": "dense"}],
+    }
+    spec |= {} if tabled else {"layout": "paddle"}
+    report = convert(path, spec, tmp_path / "o.safetensors")
+    fcn = nn.Sequential(
+        *list(net)[:3], nn.Identity(), nn.Conv2d(4, 24, (3, 2)), nn.Conv2d(24, 5, 1)
+    )
+    fcn.load_state_dict(load_file(tmp_path / "o.safetensors"), strict=True)
+    assert torch.allclose(expected, fcn(images).flatten(1), atol=1e-6)
+    assert report.layers[0].flatten == "CHW"
+
+
+@pytest.mark.parametrize(
+    ("layer", "beside", "table", "expected"),
+    [
+        ("words", {}, {"words.weight": "embedding_0.w_0"}, (7, 3)),
+        ("words", {}, {"words.weight": "linear_0.w_0"}, (3, 7)),
+        ("embed", {}, {"embed.weight": "linear_0.w_0"}, (3, 7)),
+        ("embed", {}, {}, (7, 3)),
+        ("embed", {"embed.bias": (3,)}, {}, (3, 7)),
+    ],
+)
+def test_embeddings_of_paddle_stay(
+    layer: str, beside: dict[str, tuple[int]], table: dict[str, str], expected: tuple[int, int]
+) -> None:
+    arrays = {f"{layer}.weight": (7, 3), **beside}
+    tensors = {n: TensorInfo(n, DTYPES["F32"], shape, 0) for n, shape in arrays.items()}
+    found = layouts.in_paddle_layout(StateDict("", tensors), table)
+    assert found.tensors[f"{layer}.weight"].shape == expected
+
+
+def test_chainer_keeps_arrays_as_torch_does(tmp_path: Path) -> None:
+    arrays = {
+        "predictor/conv1/W": np.ones((4, 3, 3, 3), np.float32),
+        "predictor/bn1/gamma": np.ones(4, np.float32),
+        "predictor/bn1/avg_mean": np.ones(4, np.float32),
+        "predictor/bn1/avg_var": np.ones(4, np.float32),
+        "predictor/bn1/N": np.array(7),
+        "predictor/fc/W": np.arange(120, dtype=np.float32).reshape(5, 24),
+    }
+    np.savez(tmp_path / "m.npz", **arrays)
+    convert(tmp_path / "m.npz", {"feature_map": [4, 3, 2]}, tmp_path / "o.safetensors")
+    found = load_file(tmp_path / "o.safetensors")
+    assert {"predictor.bn1.running_mean", "predictor.bn1.running_var"} <= set(found)
+    expected = torch.tensor(arrays["predictor/fc/W"]).view(5, 4, 3, 2)
+    assert torch.equal(found["predictor.fc.weight"], expected)
 
 
 # Keras's own files, written by Keras.

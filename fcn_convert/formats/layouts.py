@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from fcn_convert.errors import CheckpointError, printable
 from fcn_convert.tensors import (
@@ -48,11 +49,13 @@ ROLES: Mapping[str, str] = {
     **dict.fromkeys((*_KERNELS, *_DEPTHWISE_KERNELS, *_POINTWISE_KERNELS), "weight"),
     **dict.fromkeys(("gamma", "alpha", "scale", "embeddings", "embedding"), "weight"),
     **dict.fromkeys(("bias", "biases", "b", "beta", "offset", "1"), "bias"),
-    **dict.fromkeys(("moving_mean", "mean"), "running_mean"),
-    **dict.fromkeys(("moving_variance", "variance", "var"), "running_var"),
+    **dict.fromkeys(("moving_mean", "mean", "avg_mean"), "running_mean"),
+    **dict.fromkeys(("moving_variance", "variance", "var", "avg_var"), "running_var"),
 }
 """PyTorch's names of a layer's tensors, by those of others."""
 _RECURRENT = "recurrent_kernel"
+_PADDLE_ROLES = {"_mean": "running_mean", "_variance": "running_var"}
+_EMBEDDING = "emb"
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,10 +183,31 @@ def in_mlx_layout(found: StateDict) -> StateDict:
     return replace(found, tensors=by_name(tensors), layout="mlx")
 
 
+def in_paddle_layout(
+    found: StateDict, parameters: Mapping[str, str] = MappingProxyType({})
+) -> StateDict:
+    """Read a state dict's arrays as Paddle stores them: a Linear weight is (in, out).
+
+    parameters: what Paddle itself calls them, after the kind of their layer, by their names.
+    """
+    tensors = []
+    unbiased = {n for n in found.tensors if f"{n.removesuffix('weight')}bias" not in found.tensors}
+    for name, tensor in found.tensors.items():
+        layer, _, role = name.rpartition(".")
+        is_embedding = _EMBEDDING in parameters.get(name, name) and name in unbiased
+        is_linear = role == "weight" and len(tensor.shape) == 2 and not is_embedding
+        torchs = _path(layer, _PADDLE_ROLES.get(role, role))
+        if is_linear or torchs != name:
+            tensor = viewed(tensor, torchs, DENSE[2] if is_linear else "")
+        tensors.append(tensor)
+    return replace(found, tensors=by_name(tensors), layout="paddle")
+
+
 def named_as_torch(found: StateDict) -> StateDict:
     """Rename what is named by another framework's habit, `fc6_w` or `fc6/weights`.
 
-    A state dict that has one name of PyTorch's is left as it is.
+    Chainer's too, `fc6/W` and `bn/avg_mean`: its arrays lie as PyTorch's do. A state dict that has
+    one name of PyTorch's is left as it is.
     """
     if any(name.rpartition(".")[2] == "weight" for name in found.tensors):
         return found
@@ -226,5 +250,6 @@ LAYOUTS: Mapping[str, Callable[[StateDict], StateDict]] = {
     "torch": lambda found: found,
     "keras": in_keras_layout,
     "mlx": in_mlx_layout,
+    "paddle": in_paddle_layout,
 }
 """What reads a state dict by a layout's name."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from fcn_convert.errors import CheckpointError
+from fcn_convert.formats.layouts import in_paddle_layout
 from fcn_convert.formats.numpy_records import locate_array
 from fcn_convert.formats.pickles import Node, read_pickle
 from fcn_convert.formats.source import Files
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
-from fcn_convert.formats.torch_records import RecordError, Tensor
+from fcn_convert.formats.torch_records import RecordError, Tensor, mapping_of
 from fcn_convert.tensors import Index, TensorInfo
 
 _TEXT_STARTS = (
@@ -17,6 +18,8 @@ _TEXT_STARTS = (
 """How pickles of protocols 0 and 1 begin that hold dictionaries, lists or objects."""
 _BINARY_STARTS = b"}](\x95ccN)\x8f\x8c"
 """Opcodes that can follow the two bytes of the protocol."""
+_PADDLE_TABLE = "StructuredToParameterName@@"
+"""Under which paddle.save keeps its own names of the parameters beside them."""
 
 
 def recognises(head: bytes) -> bool:
@@ -39,8 +42,28 @@ def index_of(files: Files, root: Node, kind: str) -> Index:
         search.run(root)
     except RecordError as error:
         raise CheckpointError(f"{files.main.path}: {error}") from error
+    parameters = _parameters_of_paddle(root)
+    if parameters is not None:
+        return _of_paddle(files, search, parameters)
     notes = (MODULE_NOTE,) if search.from_modules else ()
     return Index(kind, tuple(search.found), tuple(search.left_out), notes, foreign_names=True)
+
+
+def _parameters_of_paddle(root: Node) -> dict[str, str] | None:
+    """Return what Paddle calls its parameters, by their names in the state dict beside them."""
+    table = mapping_of((mapping_of(root) or {}).get(_PADDLE_TABLE))
+    if table is None:
+        return None
+    pairs = table.items()
+    return {k: v for k, v in pairs if isinstance(k, str) and isinstance(v, str)}
+
+
+def _of_paddle(files: Files, search: Search, parameters: dict[str, str]) -> Index:
+    try:
+        found = tuple(in_paddle_layout(state_dict, parameters) for state_dict in search.found)
+    except CheckpointError as error:
+        raise CheckpointError(f"{files.main.path}: {error}") from None
+    return Index("Paddle (pickle)", found, tuple(search.left_out), layout="paddle")
 
 
 def _no_storage(_name: str, _tensor: Tensor) -> TensorInfo:

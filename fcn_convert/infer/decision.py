@@ -16,7 +16,12 @@ from fcn_convert.spec import FeatureMap
 from fcn_convert.tensors import Layout
 
 MAX_ALTERNATIVES = 6
-_FRAMEWORKS: Mapping[Layout, str] = {"torch": "PyTorch", "keras": "Keras", "mlx": "MLX"}
+_FRAMEWORKS: Mapping[Layout, str] = {
+    "torch": "PyTorch",
+    "keras": "Keras",
+    "mlx": "MLX",
+    "paddle": "Paddle",
+}
 CLEARLY_BEST = 0.75
 """What the runner-up may have of the best z-score, where only weights decide on a map."""
 
