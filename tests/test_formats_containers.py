@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import zipfile
 from collections.abc import Callable, Mapping
@@ -12,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from corpus.foreign import FOREIGN
-from safetensors.torch import save_file
 from torch import nn
 
 from fcn_convert.errors import CheckpointError
@@ -289,96 +287,7 @@ def test_exported_program_before_2_7(tmp_path: Path) -> None:
     check(path, net().state_dict())
 
 
-# Shards.
-
-
-def sharded(folder: Path, shards: Mapping[str, Mapping[str, torch.Tensor]]) -> Path:
-    folder.mkdir(exist_ok=True)
-    weight_map = {}
-    for name, tensors in shards.items():
-        weight_map |= dict.fromkeys(tensors, name)
-        if name.endswith(".bin"):
-            torch.save(dict(tensors), folder / name)
-        else:
-            save_file(dict(tensors), folder / name, {"format": "pt"})
-    kind = "pytorch_model.bin" if ".bin" in name else "model.safetensors"
-    path = folder / f"{kind}.index.json"
-    path.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
-    return path
-
-
-def halves(suffix: str) -> dict[str, dict[str, torch.Tensor]]:
-    names = sorted(net().state_dict())
-    parts = names[:5], names[5:]
-    state = net().state_dict()
-    return {
-        f"model-0000{at + 1}-of-00002.{suffix}": {name: state[name] for name in part}
-        for at, part in enumerate(parts)
-    }
-
-
-@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
-@pytest.mark.parametrize("by", ["index", "folder"])
-def test_shards(tmp_path: Path, suffix: str, by: str) -> None:
-    path = sharded(tmp_path / "model", halves(suffix))
-    index = check(path if by == "index" else path.parent, net().state_dict())
-    assert [shard.name for shard in index.shards] == list(halves(suffix))
-
-
-def test_shards_of_arrays_of_numpy(tmp_path: Path) -> None:
-    arrays = {"a.bin": {"w": some(3, 4)}, "b.bin": {"v": some(5)}}
-    check(sharded(tmp_path / "m", arrays), {"w": some(3, 4), "v": some(5)})
-
-
-def broken(folder: Path, how: str) -> Path:
-    path = sharded(folder, halves("safetensors"))
-    data = json.loads(path.read_text())
-    names = data["weight_map"]
-    first, second = halves("safetensors")
-    match how:
-        case "lacks":
-            names["missing"] = first
-        case "holds":
-            del names["scale"]
-        case "elsewhere":
-            names["scale"] = first if names["scale"] == second else second
-        case "outside":
-            names["scale"] = "../model.safetensors"
-        case "no file":
-            (folder / second).unlink()
-        case "no map":
-            del data["weight_map"]
-        case "a number":
-            names["scale"] = 3
-        case "itself":
-            data["weight_map"] = dict.fromkeys(names, path.name)
-    path.write_text(json.dumps(data))
-    return path
-
-
-@pytest.mark.parametrize(
-    ("how", "sentence"),
-    [
-        ("lacks", "lacks missing, against model.safetensors.index.json"),
-        ("holds", "holds scale, against"),
-        ("elsewhere", "(lacks|holds) scale"),
-        ("outside", "names the file '../model.safetensors', which is not in its folder"),
-        ("no file", "model-00002-of-00002.safetensors: No such file"),
-        ("no map", "is JSON without a `weight_map`"),
-        ("a number", "names no file for 'scale'"),
-        ("itself", "is no shard of safetensors or of torch.save"),
-    ],
-)
-def test_shards_that_do_not_fit(tmp_path: Path, how: str, sentence: str) -> None:
-    with pytest.raises(CheckpointError, match=sentence):
-        open_checkpoint(broken(tmp_path / "m", how))
-
-
-def test_an_index_that_names_a_tensor_twice(tmp_path: Path) -> None:
-    path = tmp_path / "model.safetensors.index.json"
-    path.write_text('{"weight_map": {"w": "a", "w": "b"}}')
-    with pytest.raises(CheckpointError, match="no JSON: it names 'w' twice"):
-        open_checkpoint(path)
+# Folders.
 
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from fcn_convert.errors import CheckpointError, printable, quoted
 from fcn_convert.formats import safetensors, torch_legacy, zip_files
 from fcn_convert.formats.json_text import MAX_JSON, parse_json
 from fcn_convert.formats.reader import HEAD_BYTES, Reader
-from fcn_convert.formats.source import Files
+from fcn_convert.formats.source import Files, Scratch
 from fcn_convert.tensors import (
     MAX_TENSORS,
     Checksum,
@@ -28,6 +28,9 @@ from fcn_convert.tensors import (
 
 SUFFIX = ".index.json"
 WEIGHT_MAP = "weight_map"
+MAX_TIMES = 16
+"""How far a `total_size` may be over what there is: from 64 bits to 4, where an index was copied
+from shards of another dtype."""
 SHARD_READERS: tuple[Reader, ...] = (zip_files, torch_legacy, safetensors)
 
 
@@ -47,7 +50,9 @@ def read_index(files: Files) -> Index:
             f"{path}: is JSON without a `{WEIGHT_MAP}`, a configuration perhaps; expected an index "
             "of shards, or the checkpoint itself"
         )
-    parts = [_read(files, name, names) for name, names in _by_file(path, data[WEIGHT_MAP]).items()]
+    by_file = _by_file(path, data[WEIGHT_MAP])
+    numbers = {name: files.sibling(name) for name in by_file}
+    parts = [_read(files, name, numbers[name], names) for name, names in by_file.items()]
     state_dict = StateDict(
         "",
         {tensor.name: tensor for part in parts for tensor in part.tensors},
@@ -55,13 +60,48 @@ def read_index(files: Files) -> Index:
         tuple(entry for part in parts for entry in part.unreadable),
     )
     kind = quoted(sorted({part.format for part in parts}))
+    notes = {note for part in parts for note in part.notes}
+    notes |= set(_doubts_of_size(path, data.get("metadata"), state_dict, files))
     return Index(
         f"sharded {kind}",
         (state_dict,),
-        notes=tuple(sorted({note for part in parts for note in part.notes})),
+        notes=tuple(sorted(notes)),
         checksums=tuple(checksum for part in parts for checksum in part.checksums),
         shards=tuple(part.shard for part in parts),
     )
+
+
+def _doubts_of_size(
+    path: Path, metadata: object, state_dict: StateDict, files: Files
+) -> Iterator[str]:
+    """Yield what is odd about the `total_size` of an index, which few of its readers look at.
+
+    It is meant to be the bytes of all tensors. What writers are known for is as good: the bytes of
+    all files, tied tensors counted once. Another number is often that of the shards before they
+    were quantized or merged. Raises CheckpointError for one that no change of dtype explains.
+    """
+    if not isinstance(metadata, dict | None):
+        raise CheckpointError(f"{path}: its `metadata` is no object")
+    said = (metadata or {}).get("total_size")
+    if said is None:
+        return
+    # Old versions of transformers counted eighths of a byte, and so wrote 1024.0.
+    if type(said) not in {int, float} or not 0 <= said < float("inf"):
+        raise CheckpointError(f"{path}: its `total_size` is no size: {shown(str(said))}")
+    shards = sum(file.size for file in files.opened[1:] if not isinstance(file, Scratch))
+    if said > MAX_TIMES * shards:
+        raise CheckpointError(
+            f"{path}: declares {said:.0f} bytes of tensors, but its shards have {shards}: some are "
+            "missing, or they are of another checkpoint"
+        )
+    tensors = sum(tensor.nbytes for tensor in state_dict.tensors.values())
+    tied = [[state_dict.tensors[name].nbytes for name in tie] for tie in state_dict.ties]
+    once = tensors - sum(sum(sizes) - max(sizes) for sizes in tied)
+    if said not in {tensors, once, shards} and not state_dict.unreadable:
+        yield (
+            f"the index declares {said:.0f} bytes of tensors, and the shards hold {tensors}: "
+            "it may be older than they are"
+        )
 
 
 @dataclass(frozen=True)
@@ -91,8 +131,7 @@ def _by_file(path: Path, weight_map: dict[str, object]) -> dict[str, set[str]]:
     return dict(sorted(by_file.items()))
 
 
-def _read(files: Files, name: str, expected: set[str]) -> _Part:
-    number = files.sibling(name)
+def _read(files: Files, name: str, number: int, expected: set[str]) -> _Part:
     shard = files.opened[number]
     head = shard.pread(0, min(HEAD_BYTES, shard.size))
     reader = next((reader for reader in SHARD_READERS if reader.recognises(head)), None)

@@ -56,6 +56,8 @@ class SourceFile:
             self.descriptor = os.open(path, flags)
         except OSError as error:
             raise CheckpointError(f"{path}: {error.strerror or error}") from error
+        except ValueError as error:  # a NUL, or what has no form in the file system's encoding
+            raise CheckpointError(f"{shown(str(path))}: is no name of a file") from error
         self._opened = os.fstat(self.descriptor)
         if not stat.S_ISREG(self._opened.st_mode):
             os.close(self.descriptor)
