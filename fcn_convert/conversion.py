@@ -143,7 +143,8 @@ def verify_conversion(
             parsed, resolved, before, entry, proof, evidence, strict=strict, writes=False
         )
         if model is not None and proof.shapes_agree:
-            from fcn_convert.model.endtoend import Files, with_model  # noqa: PLC0415 - runs torch
+            from fcn_convert.model.endtoend import with_model  # noqa: PLC0415 - runs torch
+            from fcn_convert.model.loading import Files  # noqa: PLC0415 - likewise
 
             files = Files(before, after, resolved, state_dict)
             report = with_model(report, model, files)

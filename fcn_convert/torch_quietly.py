@@ -16,10 +16,11 @@ try:
         warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
         import torch
         from torch import Tensor, fx, nn
+        from torch._subclasses import FakeTensorMode
         from torch.nn import functional
 finally:
     sys.setswitchinterval(_switches)
     if _collects:
         gc.enable()
 
-__all__ = ["Tensor", "functional", "fx", "nn", "torch"]
+__all__ = ["FakeTensorMode", "Tensor", "functional", "fx", "nn", "torch"]

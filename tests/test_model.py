@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from fcn_convert import convert, fully_convolutional, spec_of
 from fcn_convert.model.build import make_convertible
+from fcn_convert.model.differences import of_cells
 from fcn_convert.model.field import receptive_field
-from fcn_convert.model.windows import apart, head_on_windows
+from fcn_convert.model.windows import head_on_windows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -244,6 +245,6 @@ def test_every_cell_is_the_dense_heads_answer_to_its_window(name: str) -> None:
         answer = made.module(inputs)
         assert len(expected[0]) > 1
         scale = max(float(one.abs().max()) for one in expected)
-        assert apart(answer, expected) <= RELATIVE * scale
+        assert of_cells(answer, expected) <= RELATIVE * scale
         expected[0][-1] += 1
-        assert apart(answer, expected) == pytest.approx(1)
+        assert of_cells(answer, expected) == pytest.approx(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fcn_convert.errors import ModelError
-from fcn_convert.model.build import Converted, make_convertible
+from fcn_convert.model.build import Converted, make_convertible, with_own_tensors
 from fcn_convert.model.lift import Pool
 from fcn_convert.spec import AXES, Dense, FeatureMap, Head, Reads, Spec
 from fcn_convert.torch_quietly import Tensor, nn
@@ -25,7 +25,7 @@ def fully_convolutional(
 
     Raises ModelError, with the operation and its source line, where this cannot be done exactly.
     """
-    return make_convertible(model, example_input, pool).module
+    return with_own_tensors(make_convertible(model, example_input, pool).module, model)
 
 
 def spec_of(model: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> Spec:

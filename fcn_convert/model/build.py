@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
 from fcn_convert.errors import ModelError
 from fcn_convert.model import trials
+from fcn_convert.model.imagined import ShapesOnly
 from fcn_convert.model.lift import DenseLayer, Lifter, Pool
+from fcn_convert.model.precision import AtLeast
 from fcn_convert.model.sizes import Sizes, larger, measure, run_through
 from fcn_convert.model.tracing import Traced, one_line, trace
 from fcn_convert.model.values import leaves
@@ -41,19 +44,87 @@ class Converted:
 def make_convertible(
     model: nn.Module, example: Tensor | tuple[Tensor, ...], pool: Pool
 ) -> Converted:
-    """Make a model fully convolutional; raises ModelError where it cannot be."""
+    """Make a model fully convolutional; raises ModelError where it cannot be.
+
+    What stays as it is shares its tensors with the model.
+    """
     if pool not in {"slide", "global"}:
         raise ModelError(f"pool is {pool!r}; expected 'slide' or 'global'")
-    inputs = example if isinstance(example, tuple) else (example,)
+    inputs = _given(model, example)
     with torch.no_grad():
+        expected = _answer(model, inputs)
         traced = _traced(model, inputs)
         sizes = measure(traced)
         lifter = Lifter(sizes, pool)
         lifter.run()
         module = _module(model, traced.model, lifter)
-        _check(module, traced)
-        _as_stored(module, model)
+        _check_sizes(module, traced)
+        with AtLeast(torch.float32):
+            problem = compare(expected, module(*inputs))
+    if problem:
+        raise ModelError(f"the fully convolutional network answers otherwise: {problem}")
     return Converted(module, tuple(lifter.layers.values()), sizes, _aliases(model, lifter.layers))
+
+
+def with_own_tensors(module: nn.Module, model: nn.Module) -> nn.Module:
+    """Give a module copies of the tensors that it shares with a model; returns it."""
+    shared = {tensor.untyped_storage().data_ptr() for tensor in _tensors(model).values()}
+    copies: dict[int, Tensor] = {}
+    for name, tensor in _tensors(module).items():
+        if tensor.untyped_storage().data_ptr() in shared:
+            _put(module, name, copies.setdefault(id(tensor), deepcopy(tensor)))
+    return module
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return parameters and buffers by name, under every name that they have."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+
+
+def _put(module: nn.Module, name: str, made: nn.Module | Tensor) -> None:
+    """Put a submodule, a parameter or a buffer in the place of another."""
+    parent, _, last = name.rpartition(".")
+    setattr(module.get_submodule(parent), last, made)
+
+
+def _given(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Return the example in the model's dtype; in place of zeros, which tell little, noise."""
+    dtypes = {tensor.dtype for tensor in model.parameters() if tensor.is_floating_point()}
+    noise = torch.Generator().manual_seed(0)
+    given = []
+    for tensor in example if isinstance(example, tuple) else (example,):
+        if tensor.is_floating_point() and tensor.numel():
+            if bool(tensor.min() == tensor.max()):
+                tensor = torch.rand(tensor.shape, generator=noise).to(tensor)
+            if len(dtypes) == 1:
+                tensor = tensor.to(next(iter(dtypes)))
+        given.append(tensor)
+    return tuple(given)
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode that shares its parameters and buffers with the model."""
+    try:
+        return deepcopy(model, {id(tensor): tensor for tensor in _tensors(model).values()}).eval()
+    except Exception as error:
+        raise ModelError(f"{type(model).__name__} cannot be copied: {one_line(error)}") from error
+
+
+def _answer(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
+    """Return what the model itself gives for the example."""
+    try:
+        with AtLeast(torch.float32):
+            return _copied(model)(*inputs)
+    except ModelError:
+        raise
+    except Exception as error:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
+        raise ModelError(
+            f"{type(model).__name__} cannot run on the example input {shapes}: {one_line(error)}"
+        ) from error
 
 
 def _aliases(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -68,21 +139,17 @@ def _aliases(model: nn.Module, names: Iterable[str]) -> dict[str, tuple[str, ...
 
 
 def _traced(model: nn.Module, inputs: tuple[Tensor, ...]) -> Traced:
-    """Trace a copy in float64 and with a batch; where the model takes neither, as it is."""
+    """Trace a copy by shapes alone and with a batch; where the model takes neither, as it is."""
     failures: list[ModelError] = []
-    for wide, several in ((True, True), (True, False), (False, True), (False, False)):
-        try:
-            copy = deepcopy(model).eval()
-        except Exception as error:
-            raise ModelError(
-                f"{type(model).__name__} cannot be copied: {one_line(error)}"
-            ) from error
-        given = tuple(_several(tensor) if several else tensor for tensor in inputs)
-        given = tuple(t.double() if wide and t.is_floating_point() else t for t in given)
-        try:
-            return trace(copy.double() if wide else copy, given)
-        except ModelError as error:
-            failures.append(error)
+    for mode in (ShapesOnly(), nullcontext()):
+        for change in (_several, lambda tensor: tensor):
+            given = tuple(map(change, inputs))
+            if isinstance(mode, ShapesOnly):
+                given = tuple(map(mode.imagined, given))
+            try:
+                return trace(_copied(model), given, mode)
+            except ModelError as error:
+                failures.append(error)
     raise failures[-1]
 
 
@@ -92,47 +159,40 @@ def _several(tensor: Tensor) -> Tensor:
 
 def _module(model: nn.Module, copy: nn.Module, lifter: Lifter) -> fx.GraphModule:
     """Put the new graph and the new modules together, under the names of the old ones."""
-    for name, module in lifter.replaced.items():
-        parent, _, last = name.rpartition(".")
-        setattr(copy.get_submodule(parent), last, module)
+    for name, replacement in lifter.replaced.items():
+        _put(copy, name, replacement)
     parameters = dict(copy.named_parameters(remove_duplicate=False))
     for name, values in lifter.parameters.items():
-        parameters[name].data = values
-    made = fx.GraphModule(copy, lifter.graph, class_name=type(model).__name__)
+        old = parameters[name]
+        made = nn.Parameter(values, old.requires_grad)
+        for other in (other for other, found in parameters.items() if found is old):
+            _put(copy, other, made)
+    module = fx.GraphModule(copy, lifter.graph, class_name=type(model).__name__)
     # A GraphModule takes what its graph calls; the state dict has everything else, too.
     for name, child in copy.named_modules(remove_duplicate=False):
         if name and "." not in name:
-            setattr(made, name, child)
+            setattr(module, name, child)
     persistent = copy.state_dict().keys()
     for name, parameter in copy.named_parameters(recurse=False):
-        made.register_parameter(name, parameter)
+        module.register_parameter(name, parameter)
     for name, buffer in copy.named_buffers(recurse=False):
-        made.register_buffer(name, buffer, persistent=name in persistent)
-    return made.eval()
+        module.register_buffer(name, buffer, persistent=name in persistent)
+    return module.eval()
 
 
-def _as_stored(module: nn.Module, model: nn.Module) -> None:
-    """Give every parameter and buffer the dtype that it has in the model."""
-    stored = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
-        if name in stored and tensor.dtype != stored[name].dtype:
-            tensor.data = tensor.data.to(stored[name].dtype)
-
-
-def _check(module: fx.GraphModule, traced: Traced) -> None:
-    """Hold the new network against the model, and run it on other batches and sizes."""
-    expected, found = traced.answer, module(*traced.inputs)
-    problem = compare(expected, found)
-    if problem:
-        raise ModelError(f"the fully convolutional network answers otherwise: {problem}")
+def _check_sizes(module: fx.GraphModule, traced: Traced) -> None:
+    """See that the network takes other batches and sizes."""
     if all(len(tensor) >= BATCH for tensor in traced.inputs if tensor.dim()):
-        more = tuple(torch.cat((tensor, tensor[:1])) for tensor in traced.inputs)
-        _, failure = run_through(module, module.graph, more)
+        with traced.mode:
+            more = tuple(torch.cat((tensor, tensor[:1])) for tensor in traced.inputs)
+        _, failure = run_through(module, module.graph, more, traced.mode)
         if failure:
             raise ModelError(
                 f"the model works with a batch of {len(traced.inputs[0])} only: {failure}"
             )
-    _, failure = run_through(module, module.graph, larger(traced.inputs))
+    with traced.mode:
+        grown = larger(traced.inputs)
+    _, failure = run_through(module, module.graph, grown, traced.mode)
     if failure:
         raise ModelError(
             f"the fully convolutional network cannot run on a larger input: {failure}; where maps "

@@ -65,8 +65,9 @@ class Lifter:
         self.pool = pool
         self.model = sizes.traced.model
         self.original = Operations(sizes)
-        self.like = next(t for t in sizes.traced.inputs if t.dim() > 2)
-        self.batch = len(self.like)
+        example = next(t for t in sizes.traced.inputs if t.dim() > 2)
+        self.like = torch.empty(0, dtype=torch.float64, device=example.device)
+        self.batch = len(example)
         self.graph = fx.Graph()
         self.made_from: dict[fx.Node, fx.Node] = {}
         self.copies: dict[fx.Node, fx.Node] = {}

@@ -74,9 +74,13 @@ def _node(value: object) -> fx.Node:
 def convolution_weight(weight: Tensor, order: Tensor, shape: Shape) -> Tensor:
     """Return a Dense weight (out, in) as that of a convolution, (out, C, *kernel).
 
-    order: which element of the flattened window (C, *kernel) each input of the layer is.
+    order: which element of the flattened window (C, *kernel) each input of the layer is. In the
+    usual order it is the weight itself under another shape.
     """
-    return weight.detach()[:, order.argsort()].reshape(len(weight), *shape).contiguous()
+    values = weight.detach()
+    if not torch.equal(order, torch.arange(len(order), device=order.device)):
+        values = values[:, order.argsort()]
+    return values.reshape(len(weight), *shape).contiguous()
 
 
 def convolution(site: DenseSite, weight: Tensor) -> nn.Module:

@@ -6,15 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fcn_convert.model.precision import AtLeast
 from fcn_convert.model.sizes import Sizes
 from fcn_convert.model.tracing import VALUE, run
 from fcn_convert.model.values import Lifted, Plain, Value
-from fcn_convert.torch_quietly import Tensor, fx, nn
+from fcn_convert.torch_quietly import Tensor, fx, nn, torch
 
 
 @dataclass(frozen=True)
 class Operations:
-    """The operations of a traced model."""
+    """The operations of a traced model, computed in float64."""
 
     sizes: Sizes
 
@@ -37,9 +38,10 @@ class Operations:
             return values[other] if other in values else other.meta[VALUE]
 
         args, kwargs = fx.map_arg((node.args, node.kwargs), lookup)
-        if module is not None:
-            return module(*args, **kwargs)
-        return run(node, self.sizes.traced.model, args, kwargs)
+        with AtLeast(torch.float64):
+            if module is not None:
+                return module(*args, **kwargs)
+            return run(node, self.sizes.traced.model, args, kwargs)
 
     def evaluate(self, node: fx.Node, given: dict[fx.Node, Any], done: dict[fx.Node, Any]) -> Any:
         """Compute a node of the head from other values of its sources."""

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from fcn_convert.errors import ModelError
+from fcn_convert.model.imagined import Mode
 from fcn_convert.model.tracing import VALUE, Traced, one_line, run, where
 from fcn_convert.torch_quietly import Tensor, fx, nn, torch
 
@@ -107,11 +108,13 @@ class Sizes:
 
 def measure(traced: Traced) -> Sizes:
     """Run the graph on a larger input, as far as it goes."""
-    return Sizes(traced, *run_through(traced.model, traced.graph, larger(traced.inputs)))
+    with traced.mode:
+        inputs = larger(traced.inputs)
+    return Sizes(traced, *run_through(traced.model, traced.graph, inputs, traced.mode))
 
 
 def run_through(
-    model: nn.Module, graph: fx.Graph, inputs: tuple[Tensor, ...]
+    model: nn.Module, graph: fx.Graph, inputs: tuple[Tensor, ...], mode: Mode
 ) -> tuple[dict[fx.Node, tuple[int, ...]], str]:
     """Run a graph node by node, as far as it goes.
 
@@ -130,7 +133,8 @@ def run_through(
                 values[node] = next(given)
             else:
                 args, kwargs = fx.map_arg((node.args, node.kwargs), values.__getitem__)
-                values[node] = run(node, model, args, kwargs)
+                with mode:
+                    values[node] = run(node, model, args, kwargs)
         except Exception as error:  # noqa: BLE001 - anything: it is the user's model that runs
             failure = failure or f"{where(node)}: {one_line(error)}"
             continue

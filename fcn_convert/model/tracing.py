@@ -12,11 +12,13 @@ import operator
 import re
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fcn_convert.errors import ModelError, printable
+from fcn_convert.model.imagined import Mode
 from fcn_convert.torch_quietly import Tensor, fx, nn, torch
 
 MAX_LEAVES = 64
@@ -32,31 +34,24 @@ class Traced:
 
     model: what the graph's module names are looked up in. inputs: the example.
     decisions: lines of the model that look at a size, taken as the example decides them.
-    answer: what the model gives for the example.
+    mode: what the values were computed with; what does not depend on the input is always real.
     """
 
     model: nn.Module
     graph: fx.Graph
     inputs: tuple[Tensor, ...]
     decisions: tuple[str, ...]
-    answer: Any = None
+    mode: Mode
 
 
-def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Traced:
+def trace(model: nn.Module, inputs: tuple[Tensor, ...], mode: Mode) -> Traced:
     """Record the forward pass of a model in evaluation mode.
 
-    Raises ModelError, with the source line, where it cannot run or cannot be recorded.
+    Raises ModelError, with the source line, where it cannot be recorded.
     """
-    try:
-        answer = model(*inputs)
-    except Exception as error:
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
-        raise ModelError(
-            f"{type(model).__name__} cannot run on the example input {shapes}: {one_line(error)}"
-        ) from error
     leaves: set[str] = set()
     while True:
-        tracer = _Tracer(inputs, leaves)
+        tracer = _Tracer(inputs, leaves, mode)
         try:
             graph = tracer.trace(model)
         except Exception as error:
@@ -67,7 +62,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...]) -> Traced:
                 ) from error
             leaves.add(tracer.failed)
         else:
-            return Traced(model, graph, inputs, tuple(dict.fromkeys(tracer.decisions)), answer)
+            return Traced(model, graph, inputs, tuple(dict.fromkeys(tracer.decisions)), mode)
 
 
 def where(node: fx.Node) -> str:
@@ -165,11 +160,13 @@ class _Tracer(fx.Tracer):
     failed: the innermost submodule whose forward pass raised.
     """
 
-    def __init__(self, inputs: tuple[Tensor, ...], leaves: set[str]) -> None:
+    def __init__(self, inputs: tuple[Tensor, ...], leaves: set[str], mode: Mode) -> None:
         super().__init__(autowrap_functions=_functions_to_record())
         self.record_stack_traces = True
         self.inputs = inputs
         self.leaves = leaves
+        self.mode = mode
+        self.depend_on_input: set[fx.Node] = set()
         self.failed = ""
         self.decisions: list[str] = []
         self._computing = False
@@ -211,16 +208,21 @@ class _Tracer(fx.Tracer):
         self, kind: str, target: Any, args: Any, kwargs: Any, *more: Any, **named: Any
     ) -> fx.Node:
         node = super().create_node(kind, target, args, kwargs, *more, **named)
-        if kind in {"placeholder", "output"}:
+        if kind == "output":
+            return node
+        if kind == "placeholder" or self.depend_on_input.intersection(node.all_input_nodes):
+            self.depend_on_input.add(node)
+        if kind == "placeholder":
             return node
         computing, self._computing = self._computing, True
         try:
-            node.meta[VALUE] = run(
-                node,
-                self.root,
-                fx.map_arg(node.args, lambda other: other.meta[VALUE]),
-                fx.map_arg(node.kwargs, lambda other: other.meta[VALUE]),
-            )
+            with self.mode if node in self.depend_on_input else nullcontext():
+                node.meta[VALUE] = run(
+                    node,
+                    self.root,
+                    fx.map_arg(node.args, lambda other: other.meta[VALUE]),
+                    fx.map_arg(node.kwargs, lambda other: other.meta[VALUE]),
+                )
         finally:
             self._computing = computing
         return node

@@ -6,6 +6,7 @@ from math import prod
 
 from fcn_convert.errors import ModelError
 from fcn_convert.model import trials
+from fcn_convert.model.precision import AtLeast
 from fcn_convert.model.sizes import Sizes
 from fcn_convert.model.tracing import VALUE, run, where
 from fcn_convert.model.values import Lifted, counting
@@ -75,7 +76,8 @@ def _rearranges(node: fx.Node, sizes: Sizes, like: Tensor) -> tuple[fx.Node, Ten
         args, kwargs = fx.map_arg(
             (node.args, node.kwargs), lambda other: maps if other is source else other.meta[VALUE]
         )
-        return run(node, sizes.traced.model, args, kwargs)
+        with AtLeast(torch.float64):
+            return run(node, sizes.traced.model, args, kwargs)
 
     shape = tuple(source.meta[VALUE].shape)
     try:

@@ -86,13 +86,3 @@ def _windows(maps: Tensor, kernel: tuple[int, ...]) -> Tensor:
         maps = maps.unfold(2 + axis, size, 1)
     order = (*range(2, 2 + axes), 1, *range(2 + axes, 2 + 2 * axes))
     return maps[0].permute(*(axis - 1 for axis in order)).reshape(-1, maps.shape[1], *kernel)
-
-
-def apart(answer: Any, expected: list[Tensor]) -> float | None:
-    """Return how far the cells of the first sample are from the windows' answers, at most."""
-    largest = 0.0
-    for maps, wanted in zip(leaves(answer), expected, strict=True):
-        if maps.numel() != wanted.numel():
-            return None
-        largest = max(largest, float((maps.reshape(-1, len(wanted)).T - wanted).abs().max()))
-    return largest

@@ -1,0 +1,74 @@
+"""The user's model with the original checkpoint, and its other form with the converted one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fcn_convert.errors import ModelError
+from fcn_convert.formats import Checkpoint
+from fcn_convert.formats.strided import read_tensor
+from fcn_convert.layers import Resolved
+from fcn_convert.model.build import Converted, make_convertible
+from fcn_convert.model.factory import make_model
+from fcn_convert.tensors import StateDict
+from fcn_convert.torch_quietly import Tensor, fx, nn
+
+
+@dataclass(frozen=True)
+class Files:
+    """Both checkpoints, the original's state dict, and its names in the converted one."""
+
+    original: Checkpoint
+    converted: Checkpoint
+    resolved: Resolved
+    state_dict: StateDict
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model and its fully convolutional form, in evaluation mode."""
+
+    model: nn.Module
+    network: fx.GraphModule
+    example: Tensor
+    converted: Converted
+
+
+def load_pair(factory: str, example: Tensor, files: Files) -> Pair:
+    """Make the model and its other form, and load each strictly; raises ModelError."""
+    model = make_model(factory)
+    _load(
+        model,
+        tensors_of(files.original, files.state_dict),
+        f"{files.original.path}: the model {factory}",
+    )
+    made = make_convertible(model, example, "slide")
+    network = made.module
+    found = tensors_of(files.converted, files.converted.state_dict(None))
+    missing = [new for new in files.resolved.names.values() if new not in found]
+    if missing:
+        raise ModelError(f"{files.converted.path}: lacks {missing[0]}")
+    # A rename is the spec's, not the model's: its module names are the original's.
+    old_names = {old: found[new] for old, new in files.resolved.names.items()}
+    _load(network, old_names, f"{files.converted.path}: the fully convolutional form of {factory}")
+    return Pair(model, network, example, made)
+
+
+def tensors_of(checkpoint: Checkpoint, state_dict: StateDict) -> dict[str, Tensor]:
+    """Read the tensors of a state dict with our own readers: no code of the file runs."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in state_dict.tensors.items():
+        if tensor.dtype.torch is None:
+            raise ModelError(f"{checkpoint.path}: torch has no dtype {tensor.dtype.name} ({name})")
+        found[name] = read_tensor(checkpoint.files[tensor.file], tensor)
+    return found
+
+
+def _load(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Load strictly; the file's tensors become the model's, in the dtypes of the file."""
+    try:
+        model.load_state_dict(tensors, strict=True, assign=True)
+    except RuntimeError as error:
+        text = " ".join(str(error).split())[:400]
+        raise ModelError(f"{where} does not take its tensors: {text}") from error
