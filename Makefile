@@ -109,7 +109,7 @@ FUZZ_SECONDS ?= 60
 .PHONY: fuzz
 fuzz: $(INSTALLED_DEV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
-	for target in header pickle zip spec; do \
+	for target in header pickle zip legacy arrays index spec; do \
 	  $(VENV)/bin/python tests/fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) || exit; done
 
 .PHONY: clean

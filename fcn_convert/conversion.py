@@ -219,7 +219,9 @@ def _report_paths(
     paths = [report_beside(target)] if reports is None else list(map(Path, reports))
     for path in paths:
         check_suffix(path)
-        if os.path.realpath(target) in {os.path.realpath(path), os.path.realpath(path.parent)}:
+        # Regardless of case: some file systems do not tell `A` from `a`.
+        places = {os.path.realpath(place).casefold() for place in (path, path.parent)}
+        if os.path.realpath(target).casefold() in places:
             raise OutputError(f"{path}: is the output, or in it; a report needs a path of its own")
         check_target(path, replace=True, inputs=[*inputs, target])
     return paths

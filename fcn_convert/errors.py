@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+MAX_PROBLEMS = 50
+MAX_SENTENCE = 1500
+"""Characters: what a file says in a sentence can be of any length, and must not bury the rest."""
+
 
 class FcnConvertError(Exception):
     """Base of every error that is the input's, the spec's or the usage's, never a bug of ours.
@@ -12,8 +16,10 @@ class FcnConvertError(Exception):
     """
 
     def __init__(self, *problems: str) -> None:
-        self.problems = problems
-        super().__init__("\n".join(problems))
+        more = len(problems) - MAX_PROBLEMS
+        counted = (f"and {more} more of the kind",) if more > 0 else ()
+        self.problems = (*map(_cut, problems[:MAX_PROBLEMS]), *counted)
+        super().__init__("\n".join(self.problems))
 
 
 class CheckpointError(FcnConvertError):
@@ -37,6 +43,13 @@ class SpecError(FcnConvertError):
 
     def __init__(self, problems: Iterable[str]) -> None:
         super().__init__(*problems)
+
+
+def _cut(sentence: str) -> str:
+    """Leave out the middle of a sentence that is too long."""
+    half = MAX_SENTENCE // 2
+    fits = len(sentence) <= MAX_SENTENCE
+    return sentence if fits else f"{sentence[:half]} … {sentence[-half:]}"
 
 
 def printable(text: str) -> str:

@@ -6,12 +6,13 @@ shapes leave several readings, the error shows the numbers and asks.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from fcn_convert.errors import SpecError, quoted
-from fcn_convert.spec import Dense, Head, Reads, Spec, unflattened
+from fcn_convert.spec import MAX_DENSE, Dense, Head, Reads, Spec, unflattened
 from fcn_convert.tensors import StateDict, TensorInfo, natural_key
 
 WEIGHT, BIAS = ".weight", ".bias"
@@ -62,17 +63,21 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
     """Find the layers a spec means; raises SpecError with everything that does not fit."""
     problems: list[str] = []
     spec = replace(spec, heads=tuple(h.flattened_as(state_dict.layout) for h in spec.heads))
-    heads = [_named_layers(spec, head, state_dict, problems) for head in spec.heads]
-    named = [layer.name for head in heads for layer in head or ()]
+    weights = dense_weights(state_dict)
+    heads = [_named_layers(spec, head, state_dict, weights, problems) for head in spec.heads]
+    named = {layer.name for head in heads for layer in head or ()}
     found = [
-        _only_reading(spec, head, state_dict, named, problems) if entries is None else entries
+        _only_reading(spec, head, weights, named, problems) if entries is None else entries
         for head, entries in zip(spec.heads, heads, strict=True)
     ]
     every = [layer.name for head in found for layer in head]
     problems += [
         f"{name} is named twice, or two heads would take it; a layer belongs to one head once"
-        for name in sorted({name for name in every if every.count(name) > 1}, key=natural_key)
+        for name in sorted(_repeated(every), key=natural_key)
     ]
+    if len(every) > MAX_DENSE:
+        problems.append(f"the heads would have {len(every)} Dense layers, over {MAX_DENSE}")
+        raise SpecError(problems)
     layers: list[DenseLayer] = []
     for head, entries in zip(spec.heads, found, strict=True):
         layers += _what_they_read(spec, head, state_dict, entries, problems)
@@ -101,13 +106,20 @@ def dense_weights(state_dict: StateDict) -> dict[str, TensorInfo]:
     }
 
 
+def _repeated(names: Iterable[str]) -> set[str]:
+    return {name for name, count in Counter(names).items() if count > 1}
+
+
 def _named_layers(
-    spec: Spec, head: Head, state_dict: StateDict, problems: list[str]
+    spec: Spec,
+    head: Head,
+    state_dict: StateDict,
+    weights: Mapping[str, TensorInfo],
+    problems: list[str],
 ) -> list[Dense] | None:
     """Expand the globs of a head; None where it names no layers."""
     if head.dense is None:
         return None
-    weights = dense_weights(state_dict)
     expanded: list[Dense] = []
     for entry in head.dense:
         if entry.name in weights:
@@ -186,18 +198,21 @@ def _reads(
 
 
 def _only_reading(
-    spec: Spec, head: Head, state_dict: StateDict, named: list[str], problems: list[str]
+    spec: Spec,
+    head: Head,
+    every: Mapping[str, TensorInfo],
+    named: Container[str],
+    problems: list[str],
 ) -> list[Dense]:
     """Return the layers of a head that names none, if shapes leave one reading."""
-    weights = {n: w for n, w in dense_weights(state_dict).items() if n not in named}
-    first = [n for n, w in weights.items() if w.shape[1] == head.feature_map.features]
+    weights = {n: w for n, w in every.items() if n not in named}
+    by_inputs: dict[int, list[str]] = defaultdict(list)
+    for name, weight in weights.items():
+        by_inputs[weight.shape[1]].append(name)
+    first = by_inputs.pop(head.feature_map.features, [])
     chain = list(first)
     for name in chain:  # grows while it is walked: each layer brings those that can read it
-        chain += [
-            other
-            for other, weight in weights.items()
-            if other not in chain and weight.shape[1] == weights[name].shape[0]
-        ]
+        chain += by_inputs.pop(weights[name].shape[0], [])
     if len(first) == 1 and len(chain) == len(weights):
         return [Dense(name) for name in chain]
     listed = quoted(f"{n} {list(w.shape)}" for n, w in weights.items()) or "none"
@@ -215,18 +230,19 @@ def _only_reading(
 
 def _renamed(spec: Spec, state_dict: StateDict, problems: list[str]) -> dict[str, str]:
     """Apply the renames to every tensor's name; the longest matching prefix wins."""
-    prefixes = sorted(spec.rename, key=len, reverse=True)
+    lengths = sorted({len(prefix) for prefix in spec.rename}, reverse=True)
     used: set[str] = set()
     names: dict[str, str] = {}
     for name in state_dict.tensors:
-        prefix = next((p for p in prefixes if name == p or name.startswith(f"{p}.")), None)
+        ends = (length for length in lengths if name[length : length + 1] in {"", "."})
+        prefix = next((p for end in ends if (p := name[:end]) in spec.rename), None)
         if prefix is None:
             names[name] = name
         else:
             used.add(prefix)
             rest = name[len(prefix) :]
             names[name] = spec.rename[prefix] + rest if spec.rename[prefix] else rest[1:]
-    for prefix in prefixes:
+    for prefix in spec.rename:
         if prefix not in used:
             at = spec.at(spec.rename_lines.get(prefix))
             problems.append(f"rename: no tensor's name starts with {prefix}{at}")

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from fcn_convert.errors import printable
-from fcn_convert.spec import AXES, KeyPath, Reads, make_feature_map
+from fcn_convert.spec import AXES, MAX_DENSE, MAX_HEADS, KeyPath, Reads, make_feature_map
 from fcn_convert.tensors import Layout
 
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
@@ -110,6 +110,7 @@ class _HeadKeys(Model):
     dense: list[DenseField] = Field(
         default=UNSAID,
         min_length=1,
+        max_length=MAX_DENSE,
         description="The Dense layers in forward order. Default: found, where the shapes leave "
         "one reading.",
     )
@@ -148,7 +149,10 @@ class SpecModel(_HeadKeys):
         "Keras's files, paddle for Paddle's, else torch.",
     )
     heads: list[HeadModel] = Field(
-        default=UNSAID, min_length=1, description="Several heads, each with its own feature map."
+        default=UNSAID,
+        min_length=1,
+        max_length=MAX_HEADS,
+        description="Several heads, each with its own feature map.",
     )
     rename: dict[Name, str] = Field(
         default_factory=dict,

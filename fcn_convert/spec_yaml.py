@@ -94,8 +94,8 @@ def _line(node: Node) -> int:
 def _plain(node: Node, path: tuple[str | int, ...], document: Document) -> object:
     document.lines.setdefault(path, _line(node))
     if str(node.tag) not in _PLAIN_TAGS:
-        document.add(node, f"tag {printable(str(node.tag))} is not allowed here")
-        return None
+        tag, at = printable(str(node.tag)), f"({document.source}:{_line(node)})"
+        raise SpecError([f"tag {tag} is not allowed here {at}"])
     if isinstance(node, MappingNode):
         return _mapping(node, path, document)
     if isinstance(node, SequenceNode):

@@ -1,7 +1,8 @@
 """Runs the real command with a fault at a chosen moment: a server that the fault tests talk to.
 
 Each line of stdin is a case, as JSON; for each the server forks, so that the command starts with
-its modules loaded, and answers with a line: the exit status, negative for a signal.
+its modules loaded, and those that the server's own command line names. It answers with a line: the
+exit status, negative for a signal, and the most memory that the command had, in kilobytes.
 
     arguments, folder     the command line, and where it runs; stdout, stderr: files for them
     log                   a file for a line per call: its name, and the path that it works on
@@ -9,6 +10,7 @@ its modules loaded, and answers with a line: the exit status, negative for a sig
                           an errno's name: the call fails; "stuck-…": every later one, too
                           "short": half is written, then the disk is full
                           a signal's name: it arrives before the call; "after-…": after it
+    user                  whose rights it has, by number: for root, too, a file can be unreadable
     line                  instead of at: the signal arrives at this line of what is TRACED,
                           counted as they are run
 """
@@ -60,7 +62,6 @@ PRELOADED = (
     "fcn_convert.report.terminal",
     "fcn_convert.__main__",
     "rich.console",
-    "fcn_convert.torch_quietly",
 )
 PACKAGE = Path(import_module("fcn_convert").__file__ or "").parent
 TRACED = {
@@ -69,6 +70,8 @@ TRACED = {
 }
 """Where an interruption could leave something behind."""
 FORKED = 99
+SECONDS = 100
+"""A run that takes longer is ended: far beyond what any takes, and not for ever."""
 
 real = {name: getattr(os, name) for name in WATCHED}
 flock = fcntl.flock
@@ -164,15 +167,20 @@ def run(case: dict[str, Any]) -> None:
         os.dup2(file, descriptor)
         real["close"](file)
     os.chdir(case["folder"])
+    signal.alarm(SECONDS)
     sys.argv = ["fcn-convert", *case["arguments"]]
     Faults(case).patch()
+    if "user" in case:
+        os.setgroups([])
+        os.setgid(case["user"])
+        os.setuid(case["user"])
     if "line" in case:
         interrupt_at(case["line"], getattr(signal, case["fault"]))
     sys.modules["fcn_convert.__main__"].main()  # type: ignore[attr-defined]
 
 
 def serve() -> None:
-    for name in PRELOADED:
+    for name in (*PRELOADED, *sys.argv[1:]):
         import_module(name)
     for line in sys.stdin:
         child = os.fork()
@@ -181,8 +189,8 @@ def serve() -> None:
                 run(json.loads(line))
             finally:
                 os._exit(FORKED)
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - the answer
+        _, status, used = os.wait4(child, 0)
+        print(os.waitstatus_to_exitcode(status), used.ru_maxrss, flush=True)  # noqa: T201 - the answer
 
 
 if __name__ == "__main__":

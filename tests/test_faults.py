@@ -9,53 +9,19 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from served import TORCH, Run, Server, serving
 
-HERE = Path(__file__).parent
 OLDER_REPORT = b'{"older": true}\n'
-
-
-class Server:
-    """The process of faulty.py, which runs the command with faults."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self.process = process
-
-    def run(self, place: Place, **fault: Any) -> Run:
-        """Run the place's conversion; return what became of it."""
-        assert self.process.stdin
-        assert self.process.stdout
-        logs = place.folder.parent
-        names = {name: str(logs / name) for name in ("log", "stdout", "stderr")}
-        case = {"arguments": place.arguments, "folder": str(place.folder), **names, **fault}
-        self.process.stdin.write(json.dumps(case) + "\n")
-        self.process.stdin.flush()
-        status = int(self.process.stdout.readline())
-        read = {name: Path(path).read_text() for name, path in names.items()}
-        return Run(status, read["stdout"], read["stderr"], read["log"].splitlines())
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run said and did."""
-
-    status: int
-    stdout: str
-    stderr: str
-    calls: list[str]
 
 
 @dataclass
@@ -69,9 +35,10 @@ class Place:
     before: dict[str, bytes] = field(default_factory=dict)
 
     @property
-    def arguments(self) -> list[str]:
+    def command(self) -> tuple[Path, list[str]]:
+        """Where and how its conversion is run."""
         force = ["--force"] if self.replaces else []
-        return ["convert", "net.safetensors", "--verify", "bytes", *force]
+        return self.folder, ["convert", "net.safetensors", "--verify", "bytes", *force]
 
     def reset(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -100,17 +67,8 @@ OUTPUT, REPORT = "net.fcn.safetensors", "net.fcn.report.json"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with subprocess.Popen(
-        [sys.executable, str(HERE / "faulty.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
-    ) as process:
-        yield Server(process)
-        assert process.stdin
-        process.stdin.close()
-    assert process.returncode == 0
+    with serving(TORCH) as started:
+        yield started
 
 
 @pytest.fixture(params=[False, True], ids=["new", "replacing"])
@@ -130,7 +88,7 @@ def place(
     """A place, and in `expected` what its conversion gives without a fault."""
     made = Place(tmp_path / "work", replaces, request.param)
     made.reset()
-    run = server.run(made)
+    run = server.run(*made.command)
     assert (run.status, run.stderr) == (0, "")
     made.expected = made.contents()[OUTPUT]
     assert set(load_file(made.folder / OUTPUT)) == {"conv.weight", "fc.weight", "fc.bias"}
@@ -159,7 +117,7 @@ def check(place: Place, run: Run, *, killed: bool = False) -> None:
 def numbers(server: Server, place: Place) -> range:
     """Return the numbers of the calls of a run without a fault."""
     place.reset()
-    return range(1, len(server.run(place).calls) + 1)
+    return range(1, len(server.run(*place.command).calls) + 1)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +132,7 @@ def numbers(server: Server, place: Place) -> range:
 def test_every_call_fails_once_or_from_then_on(server: Server, place: Place, fault: str) -> None:
     for at in numbers(server, place):
         place.reset()
-        run = server.run(place, at=at, fault=fault)
+        run = server.run(*place.command, at=at, fault=fault)
         call = run.calls[at - 1]
         removing = call.startswith(("unlink", "flock", "open", "close"))
         check(place, run, killed=removing)
@@ -195,7 +153,7 @@ def test_every_call_fails_once_or_from_then_on(server: Server, place: Place, fau
 def test_a_signal_at_every_call(server: Server, place: Place, name: str, when: str) -> None:
     for at in numbers(server, place):
         place.reset()
-        run = server.run(place, at=at, fault=f"{when}{name}")
+        run = server.run(*place.command, at=at, fault=f"{when}{name}")
         check(place, run)
         assert (run.status, run.stderr) == (128 + getattr(signal, name), ""), run.calls[at - 1]
 
@@ -206,10 +164,10 @@ def test_a_signal_at_every_call(server: Server, place: Place, name: str, when: s
 def test_a_kill_at_every_call(server: Server, place: Place, when: str) -> None:
     for at in numbers(server, place):
         place.reset()
-        run = server.run(place, at=at, fault=f"{when}SIGKILL")
+        run = server.run(*place.command, at=at, fault=f"{when}SIGKILL")
         check(place, run, killed=True)
         assert run.status == -signal.SIGKILL, run.calls[at - 1]
-        again = server.run(place)
+        again = server.run(*place.command)
         refused = not place.replaces and place.contents().get(OUTPUT) == place.expected
         assert again.status in ({0, 2} if refused else {0}), run.calls[at - 1]
         assert set(place.contents()) - {*INPUTS, OUTPUT, REPORT} == set(), run.calls[at - 1]
@@ -221,7 +179,7 @@ def test_a_signal_at_every_line(server: Server, place: Place) -> None:
     statuses = []
     while 0 not in statuses:
         place.reset()
-        run = server.run(place, line=len(statuses) + 1, fault="SIGTERM")
+        run = server.run(*place.command, line=len(statuses) + 1, fault="SIGTERM")
         check(place, run)
         assert run.stderr == ""
         statuses.append(run.status)
@@ -234,7 +192,7 @@ def test_the_file_is_synced_then_moved_then_its_folder_then_reported(
     server: Server, place: Place
 ) -> None:
     place.reset()
-    calls = server.run(place).calls
+    calls = server.run(*place.command).calls
     moves = [at for at, call in enumerate(calls) if call.startswith(("link", "replace"))]
     assert [calls[at].split()[-1] for at in moves] == [OUTPUT, REPORT]
     for at, draft in zip(moves, (calls[move].split()[1] for move in moves), strict=True):
@@ -250,14 +208,18 @@ def test_the_file_is_synced_then_moved_then_its_folder_then_reported(
 
 def test_a_draft_whose_owner_lives_is_left_alone(server: Server, place: Place) -> None:
     place.reset()
-    kind = next(c for c in server.run(place).calls if ".tmp" in c).split()[1].rsplit("-", 1)[0]
+    kind = (
+        next(c for c in server.run(*place.command).calls if ".tmp" in c)
+        .split()[1]
+        .rsplit("-", 1)[0]
+    )
     place.reset()
     draft = place.folder / f"{kind}-0000000000000000.tmp"
     with draft.open("wb") as owner:
         fcntl.flock(owner, fcntl.LOCK_EX)
-        assert server.run(place).status == 0
+        assert server.run(*place.command).status == 0
         assert draft.exists()
     place.reset()
     draft.write_bytes(b"left")
-    assert server.run(place).status == 0
+    assert server.run(*place.command).status == 0
     assert not draft.exists()

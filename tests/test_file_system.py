@@ -1,4 +1,7 @@
-"""What a file system can do to the real command: special files, limits, names, two runs at once."""
+"""What a file system can do to the real command: limits, names, two runs at once, kills, no space.
+
+Special files, links and permissions are cases of the corpus (test_bad_input.py).
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,6 @@ import os
 import random
 import resource
 import signal
-import socket
-import stat
 import subprocess
 import sys
 import threading
@@ -71,52 +72,6 @@ def run(
 
 def one_sentence(stderr: str) -> bool:
     return stderr.startswith("error: ") and stderr.count("\n") == 1
-
-
-# Special files, never opened blocking and never replaced.
-
-
-def fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def listening(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(str(path))
-
-
-def device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def directory(path: Path) -> None:
-    path.mkdir()
-
-
-SPECIAL = [fifo, listening, device, directory]
-PLACES = {
-    "input": ("s.safetensors", ["s.safetensors", "--spec", "net.yaml"]),
-    "spec": ("s.yaml", ["net.safetensors", "--spec", "s.yaml"]),
-    "output": ("s.safetensors", ["net.safetensors", "-o", "s.safetensors", "--force"]),
-    "report": ("s.json", ["net.safetensors", "--report", "s.json"]),
-}
-
-
-@pytest.mark.parametrize("make", SPECIAL, ids=lambda make: make.__name__)
-@pytest.mark.parametrize("place", PLACES)
-def test_special_files(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None], place: str
-) -> None:
-    monkeypatch.chdir(folder)  # a socket's path is short
-    name, arguments = PLACES[place]
-    make(Path(name))
-    before = {path.name: stat.S_IFMT(path.lstat().st_mode) for path in folder.iterdir()}
-    status, stdout, stderr = run(folder, *arguments, "--verify", "bytes")
-    assert (status, stdout) == (2, "")
-    assert one_sentence(stderr)
-    reasons = ("not a regular file", "No such device or address", "is a folder without")
-    assert any(reason in stderr for reason in reasons)
-    assert {path.name: stat.S_IFMT(path.lstat().st_mode) for path in folder.iterdir()} == before
 
 
 # Limits of the process.

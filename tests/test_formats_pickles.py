@@ -7,7 +7,6 @@ import io
 import os
 import pickle
 import re
-import subprocess
 import sys
 import tracemalloc
 import warnings
@@ -19,13 +18,11 @@ import pytest
 import torch
 from corpus.calls import Made, dumped
 from corpus.pickles import (
-    BOMBS,
     COSTLY,
     HOSTILE,
     MALFORMED,
     PROTOCOLS,
     circular_module,
-    deep,
     legacy_with_storage,
     planted,
     tensor,
@@ -401,91 +398,7 @@ def test_any_bytes_are_read_or_refused(place: Path, raw: bytes) -> None:
         attempt(place, raw, wrapper)
 
 
-# Deep structures and large ones: read in a process of their own, whose memory is measured.
-
-READ_ALL = """
-import resource, sys
-from pathlib import Path
-from fcn_convert.errors import CheckpointError
-from fcn_convert.formats import open_checkpoint, pickle_machine, torch_records
-from fcn_convert.formats.pickles import read_pickle
-from fcn_convert.formats.source import SourceFile
-for path in map(Path, sys.argv[1:]):
-    try:
-        if path.suffix == ".pkl":
-            with SourceFile(path) as file:
-                read_pickle(file, 0, file.size)
-        else:
-            with open_checkpoint(path) as checkpoint:
-                checkpoint.state_dict(None)
-        print("read")
-    except CheckpointError as error:
-        print(str(error).removeprefix(f"{path}: "))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-MAX_KILOBYTES = 256 << 10
-
-
-def read_apart(*paths: Path) -> list[str]:
-    """Read files in a fresh process, check its peak memory, and return what it said of each."""
-    # A process starts with the peak of the one that started it: here a shell instead of pytest.
-    shell = ["sh", "-c", '"$0" "$@"; exit $?']
-    done = subprocess.run(
-        [*shell, sys.executable, "-c", READ_ALL, *map(str, paths)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    *said, peak = done.stdout.splitlines()
-    assert len(said) == len(paths)
-    assert int(peak) < MAX_KILOBYTES
-    return said
-
-
-DEEP = {
-    "tuples": (1_000_000, "read"),
-    "lists": (1_000_000, "read"),
-    "dict-key": (1_000_000, "read"),
-    "functions": (1_000_000, "read"),
-    # A million of these would take more than the limit, or much time.
-    "dict-values": (500_000, "read"),
-    "marks": (300_000, "read"),
-    "persistents": (300_000, "read"),
-    "arguments": (300_000, "read"),
-    "states": (300_000, "read"),
-    "elements": (300_000, "read"),
-    "items": (300_000, "read"),
-}
-
-
-@pytest.mark.parametrize(
-    "kinds", [pytest.param(list(DEEP)[i::2], id="+".join(list(DEEP)[i::2])) for i in range(2)]
-)
-def test_deep_nesting(tmp_path: Path, kinds: list[str]) -> None:
-    paths = [tmp_path / f"{kind}.pkl" for kind in kinds]
-    for path, kind in zip(paths, kinds, strict=True):
-        path.write_bytes(deep(kind, DEEP[kind][0]))
-    said = read_apart(*paths)
-    assert dict(zip(kinds, said, strict=True)) == {kind: DEEP[kind][1] for kind in kinds}
-
-
-@pytest.mark.parametrize("kind", ["dict-values"])
-def test_deeper_than_memory_allows(tmp_path: Path, kind: str) -> None:
-    (path := tmp_path / "deep.pkl").write_bytes(deep(kind, 2_000_000))
-    assert "would take more than 128 MB" in read_apart(path)[0]
-
-
-@pytest.mark.parametrize(
-    "names", [pytest.param(list(BOMBS)[i::2], id="+".join(list(BOMBS)[i::2])) for i in range(2)]
-)
-def test_memory_stays_bounded(tmp_path: Path, names: list[str]) -> None:
-    paths = [tmp_path / f"{name}.pkl" for name in names]
-    for path, name in zip(paths, names, strict=True):
-        path.write_bytes(BOMBS[name][0]())
-    for name, said in zip(names, read_apart(*paths), strict=True):
-        assert said.endswith(BOMBS[name][1]), name
-
+# What a pickle costs.
 
 COUNTED = {
     "texts": b"\x8c\x01a",
@@ -555,14 +468,6 @@ def test_hostile_checkpoints(tmp_path: Path, case: str) -> None:
     assert re.search(message, said) if message else not said, said
     assert attempt(path, raw, "legacy")
     attempt(path, raw, "legacy-with-storage")
-
-
-def test_costly_checkpoints_take_bounded_memory(tmp_path: Path) -> None:
-    paths = [tmp_path / f"{case}.pt" for case in sorted(COSTLY)]
-    for path in paths:
-        path.write_bytes(torch_zip(HOSTILE[path.stem][0]()))
-    for path, said in zip(paths, read_apart(*paths), strict=True):
-        assert re.search(HOSTILE[path.stem][1] or "^read$", said), path.stem
 
 
 # Nothing is left behind.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fcn_convert.cli.options import AsJson, Level, Quiet, Reports, Strict
+from fcn_convert.cli.options import AsJson, FileOption, Level, Quiet, Reports, Strict
 
 if TYPE_CHECKING:
     from fcn_convert.batch.jobs import Job
@@ -20,15 +20,15 @@ def batch(
         typer.Argument(help="Checkpoints, folders of them, and quoted globs."),
     ] = None,
     out_dir: Annotated[
-        Path | None, typer.Option("--out-dir", "-o", help="The folder of the outputs.")
+        Path | None, FileOption("--out-dir", "-o", help="The folder of the outputs.")
     ] = None,
     spec: Annotated[
         Path | None,
-        typer.Option("--spec", help="One spec for all; default: beside each checkpoint."),
+        FileOption("--spec", help="One spec for all; default: beside each checkpoint."),
     ] = None,
     manifest: Annotated[
         Path | None,
-        typer.Option("--manifest", help="A YAML list of source, and optional spec and output."),
+        FileOption("--manifest", help="A YAML list of source, and optional spec and output."),
     ] = None,
     jobs: Annotated[
         int | None,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from fcn_convert.cli.options import FileArgument
 
 
 def check_spec(
-    specs: Annotated[list[Path], typer.Argument(help="Specs, each checked by itself.")],
+    specs: Annotated[list[Path], FileArgument(help="Specs, each checked by itself.")],
 ) -> None:
     """Check specs by themselves, without a checkpoint; say every problem with its line."""
     from fcn_convert.errors import FcnConvertError

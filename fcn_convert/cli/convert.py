@@ -7,15 +7,25 @@ from typing import Annotated
 
 import typer
 
-from fcn_convert.cli.options import AsJson, Level, Quiet, Reports, SpecFile, Strict, Verbose
+from fcn_convert.cli.options import (
+    AsJson,
+    FileArgument,
+    FileOption,
+    Level,
+    Quiet,
+    Reports,
+    SpecFile,
+    Strict,
+    Verbose,
+)
 
 
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="The trained checkpoint, in any container.")],
+    checkpoint: Annotated[Path, FileArgument(help="The trained checkpoint, in any container.")],
     spec: SpecFile = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="The new file; default: NAME.fcn.safetensors."),
+        FileOption("--output", "-o", help="The new file; default: NAME.fcn.safetensors."),
     ] = None,
     report: Reports = None,
     level: Level = "activations",

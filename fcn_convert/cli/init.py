@@ -7,16 +7,23 @@ from typing import Annotated
 
 import typer
 
-from fcn_convert.cli.options import InputSizes, ModelFactory, StateDictPath, both_or_none
+from fcn_convert.cli.options import (
+    FileArgument,
+    FileOption,
+    InputSizes,
+    ModelFactory,
+    StateDictPath,
+    both_or_none,
+)
 from fcn_convert.cli.streams import say, stdout
 
 UNDECIDED = 2
 
 
 def init(
-    checkpoint: Annotated[Path, typer.Argument(help="The trained checkpoint, in any container.")],
+    checkpoint: Annotated[Path, FileArgument(help="The trained checkpoint, in any container.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The new spec; default: print it.")
+        Path | None, FileOption("--output", "-o", help="The new spec; default: print it.")
     ] = None,
     state_dict: StateDictPath = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing spec.")] = False,

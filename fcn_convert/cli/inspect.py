@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from fcn_convert.cli.options import AsJson, StateDictPath, Verbose
+from fcn_convert.cli.options import AsJson, FileArgument, StateDictPath, Verbose
 from fcn_convert.cli.streams import stdout
 
 
 def inspect(
-    checkpoint: Annotated[Path, typer.Argument(help="The trained checkpoint, in any container.")],
+    checkpoint: Annotated[Path, FileArgument(help="The trained checkpoint, in any container.")],
     state_dict: StateDictPath = None,
     as_json: AsJson = False,
     verbose: Verbose = False,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+FileArgument = partial(typer.Argument, readable=False)
+FileOption = partial(typer.Option, readable=False)
+"""Whether a file can be read is found by reading it, and said in a sentence like all else."""
+
 SpecFile = Annotated[
-    Path | None, typer.Option("--spec", help="The spec; default: the checkpoint's name, .yaml.")
+    Path | None, FileOption("--spec", help="The spec; default: the checkpoint's name, .yaml.")
 ]
 Reports = Annotated[
     list[Path] | None,
-    typer.Option(
+    FileOption(
         "--report",
         help="Write the report here; the suffix chooses: .json, .html, .md, .xml (JUnit).",
     ),

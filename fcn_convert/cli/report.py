@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fcn_convert.cli.options import AsJson, Quiet
+from fcn_convert.cli.options import AsJson, FileArgument, FileOption, Quiet
 
 app = typer.Typer(name="report", help="Work with reports.", no_args_is_help=True)
 
@@ -19,10 +19,10 @@ def _main() -> None:
 
 @app.command()
 def merge(
-    reports: Annotated[list[Path], typer.Argument(help="JSON reports of batches, or of shards.")],
+    reports: Annotated[list[Path], FileArgument(help="JSON reports of batches, or of shards.")],
     output: Annotated[
         list[Path],
-        typer.Option("--output", "-o", help="The joined report; the suffix chooses its format."),
+        FileOption("--output", "-o", help="The joined report; the suffix chooses its format."),
     ],
     as_json: AsJson = False,
     quiet: Quiet = False,

@@ -9,6 +9,8 @@ import typer
 
 from fcn_convert.cli.options import (
     AsJson,
+    FileArgument,
+    FileOption,
     InputSizes,
     Level,
     ModelFactory,
@@ -22,8 +24,8 @@ from fcn_convert.cli.options import (
 
 
 def verify(
-    original: Annotated[Path, typer.Argument(help="The trained checkpoint.")],
-    converted: Annotated[Path, typer.Argument(help="What was made of it.")],
+    original: Annotated[Path, FileArgument(help="The trained checkpoint.")],
+    converted: Annotated[Path, FileArgument(help="What was made of it.")],
     spec: SpecFile = None,
     report: Reports = None,
     level: Level = "activations",
@@ -35,7 +37,7 @@ def verify(
     sizes: InputSizes = None,
     image: Annotated[
         list[Path] | None,
-        typer.Option("--image", help="Draw what the network sees of it, into CONVERTED.IMAGE.png."),
+        FileOption("--image", help="Draw what the network sees of it, into CONVERTED.IMAGE.png."),
     ] = None,
     chosen: Annotated[
         int | None, typer.Option("--class", help="The class of the heat map; default: the best.")

@@ -9,14 +9,18 @@ from typing import Any
 from fcn_convert.errors import CheckpointError
 from fcn_convert.tensors import shown
 
-MAX_JSON = 16 << 20
+MAX_JSON = 12 << 20
 """Bytes: the index of 100,000 tensors, or a model's whole configuration."""
+MAX_CONTAINERS = 250_000
+"""Lists and objects: two characters that take a hundred bytes of memory."""
 
 
 def parse_json(path: Path, what: str, raw: bytes) -> Any:
     """Return the data of a JSON text; raises CheckpointError where it is none."""
     if len(raw) > MAX_JSON:
         raise CheckpointError(f"{path}: {what} has {len(raw)} bytes, over {MAX_JSON}")
+    if raw.count(b"{") + raw.count(b"[") > MAX_CONTAINERS:
+        raise CheckpointError(f"{path}: {what} is JSON of more than {MAX_CONTAINERS} parts")
     try:
         return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer)
     except (ValueError, RecursionError) as error:

@@ -62,6 +62,7 @@ class Search:
     visits: int = 0
     kept: int = 0
     characters: int = 0
+    known: dict[tuple[int, int], bool] = field(default_factory=dict)
 
     def run(self, root: Node) -> None:
         """Look through `root`, a pickle's object.
@@ -138,7 +139,13 @@ class Search:
         mapping = mapping_of(node)
         if not mapping or depth > MAX_WRAPPERS:
             return False
-        self._count(len(mapping))
+        asked = (id(mapping), depth)  # what is shared widely is looked at once
+        if asked not in self.known:
+            self._count(len(mapping))
+            self.known[asked] = self._have_roles(mapping, depth)
+        return self.known[asked]
+
+    def _have_roles(self, mapping: dict[Node, Node], depth: int) -> bool:
         inner = [value for value in mapping.values() if mapping_of(value) or _is_list(value)]
         if not inner or (len(inner) < len(mapping) and _holds_tensors(mapping)):
             return False

@@ -206,15 +206,31 @@ def deep(kind: str, depth: int) -> bytes:
     return b"".join(parts[kind]) + b"."
 
 
+DEPTHS = {
+    **dict.fromkeys(("tuples", "lists", "dict-key", "functions"), 1_000_000),
+    # A million of these would take more than the limit, or much time.
+    **dict.fromkeys(("dict-values", "marks", "persistents", "arguments"), 300_000),
+    **dict.fromkeys(("states", "elements", "items"), 300_000),
+}
+READABLE = "holds no state dict"
+"""What is said of a pickle that is in order, but holds no tensors."""
+OVER = "its objects would take more than 128 MB"
+DEEP: dict[str, tuple[Callable[[], bytes], str]] = {
+    **{
+        f"deep-{kind}": (lambda k=kind, d=depth: deep(k, d), READABLE)  # type: ignore[misc]
+        for kind, depth in DEPTHS.items()
+    },
+    "deep-dict-values-of-all-memory": (lambda: deep("dict-values", 2_000_000), OVER),
+}
+
+
 def numbered(unit: bytes, count: int) -> Iterable[bytes]:
     return (unit % struct.pack("<I", 2 * i + 1) for i in range(count))
 
 
-OVER = "its objects would take more than 128 MB"
-
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "tuple-of-nones": (lambda: b"(" + b"N" * 9_000_000 + b"t.", OVER),
-    "memo-puts": (lambda: b"N" + b"\x94" * 4_000_000 + b".", "read"),
+    "memo-puts": (lambda: b"N" + b"\x94" * 4_000_000 + b".", READABLE),
     "memo-scattered": (lambda: b"N" + b"".join(numbered(b"r%b", 1_200_000)), OVER),
     "marks": (lambda: b"(" * 10_000_000, OVER),
     "lists": (lambda: b"]" * 10_000_000, OVER),
@@ -282,7 +298,9 @@ LONG = "n" * 1_000_000
 
 PARAMETER = "torch._utils._rebuild_parameter"
 
-NESTED = "holds more names than any model|has names longer than any model's"
+NESTED = (
+    "holds more names than any model|has names longer than any model's|more than 131072 tensors"
+)
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "list-in-itself": (lambda: dumped(with_itself(lambda x: x.append(x), [])), "no state dict"),

@@ -257,5 +257,36 @@ YAML_CASES = [
         r"^not valid YAML: .*\(spec\.yaml:2\)$",
         id="number-of-5000-digits",
     ),
-    pytest.param('"\\e[31m": 1', r"^unknown key '\\+x1b\[31m'", id="terminal-escape"),
+    pytest.param(
+        '"\\e[31m": 1\nfeature_map: [1, 2]', r"^unknown key '\\+x1b\[31m'", id="terminal-escape"
+    ),
 ]
+
+RAW: dict[str, tuple[bytes, str]] = {
+    "not-utf8": (b"feature_map: [1, 2]\nstate_dict: \xff\n", "is not UTF-8"),
+    "utf16": ("feature_map: [1, 2]".encode("utf-16"), "is not UTF-8"),
+    "empty": (b"", "the file is empty"),
+    "blank": (b"\n \n", "the file is empty"),
+    "too-large": (b"#" * 300_000, "more than any spec"),
+    "billion-laughs": (
+        b"a: &a [x, x]\n"
+        + b"".join(b"%c: &%c [*%c, *%c]\n" % (c + 1, c + 1, c, c) for c in range(97, 121)),
+        "anchors and aliases",
+    ),
+    "recursive-alias": (b"feature_map: &a [*a]", "anchors and aliases"),
+    "nested-lists": (b"feature_map: " + b"[" * 100_000, "not valid YAML|nested"),
+    "nested-mappings": (b"{a: " * 50_000, "not valid YAML|nested"),
+    "nested-blocks": (b"".join(b" " * n + b"a:\n" for n in range(600)), "not valid YAML|nested|"),
+    "list-of-many": (
+        b"feature_map: [1, 2]\ndense: [" + b"a," * 80_000 + b"]",
+        "^dense: .* at most 1000 items",
+    ),
+    "many-heads": (b"heads:\n" + b"- {feature_map: [1, 2]}\n" * 9000, "^heads: .* at most 100 it"),
+    "a-binary": (bytes(range(256)) * 100, "is not UTF-8"),
+    "merge-bomb": (b"feature_map: [1, 2]\n<<: " + b"[{}, {}]" * 2, "not valid YAML"),
+    "key-of-a-megabyte": (
+        b"feature_map: [1, 2]\n? " + b"x" * 250_000 + b"\n: 1\n",
+        "unknown key 'xxx",
+    ),
+}
+"""Whole files, for what is not said about a key."""
