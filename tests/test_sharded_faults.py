@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -17,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_faults import FULLY, HERE, Run, Server
+from served import TORCH, Run, Server, serving
+from test_faults import FULLY
 
 from fcn_convert.conversion import convert
 
@@ -37,9 +35,10 @@ class Place:
     before: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     @property
-    def arguments(self) -> list[str]:
+    def command(self) -> tuple[Path, list[str]]:
+        """Where and how its conversion is run."""
         force = ["--force"] if self.replaces else []
-        return ["convert", "net", "--verify", "bytes", *force]
+        return self.folder, ["convert", "net", "--verify", "bytes", *force]
 
     def reset(self) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -71,17 +70,8 @@ class Place:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with subprocess.Popen(
-        [sys.executable, str(HERE / "faulty.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(HERE.parent)},
-    ) as process:
-        yield Server(process)
-        assert process.stdin
-        process.stdin.close()
-    assert process.returncode == 0
+    with serving(TORCH) as started:
+        yield started
 
 
 @pytest.fixture(
@@ -91,7 +81,7 @@ def place(tmp_path: Path, server: Server, request: pytest.FixtureRequest) -> Pla
     """A place, and in `expected` what its conversion gives without a fault."""
     made = Place(tmp_path / "work", bool(request.param), tmp_path / "older")
     made.reset()
-    run = server.run(made)  # type: ignore[arg-type]
+    run = server.run(*made.command)
     assert (run.status, run.stderr) == (0, "")
     made.expected = made.folders()["net.fcn"]
     assert set(made.expected) == {INDEX, *SHARDS}
@@ -119,7 +109,7 @@ def check(place: Place, run: Run, *, killed: bool = False) -> None:
 def numbers(server: Server, place: Place) -> range:
     """Return the numbers of the calls of a run without a fault."""
     place.reset()
-    return range(1, len(server.run(place).calls) + 1)  # type: ignore[arg-type]
+    return range(1, len(server.run(*place.command).calls) + 1)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -129,7 +119,7 @@ def numbers(server: Server, place: Place) -> range:
 def test_every_call_fails_once_or_from_then_on(server: Server, place: Place, fault: str) -> None:
     for at in numbers(server, place):
         place.reset()
-        run = server.run(place, at=at, fault=fault)  # type: ignore[arg-type]
+        run = server.run(*place.command, at=at, fault=fault)
         call = run.calls[at - 1]
         removing = call.startswith(("unlink", "rmdir", "flock", "open", "close"))
         check(place, run, killed=removing)
@@ -147,7 +137,7 @@ def test_every_call_fails_once_or_from_then_on(server: Server, place: Place, fau
 def test_a_signal_at_every_call(server: Server, place: Place, name: str) -> None:
     for at in numbers(server, place):
         place.reset()
-        run = server.run(place, at=at, fault=name)  # type: ignore[arg-type]
+        run = server.run(*place.command, at=at, fault=name)
         check(place, run)
         status = 128 + getattr(signal, name.removeprefix("after-"))
         assert (run.status, run.stderr) == (status, ""), run.calls[at - 1]
@@ -159,10 +149,10 @@ def test_a_signal_at_every_call(server: Server, place: Place, name: str) -> None
 def test_a_kill_at_every_call(server: Server, place: Place, when: str) -> None:
     for at in numbers(server, place):
         place.reset()
-        run = server.run(place, at=at, fault=f"{when}SIGKILL")  # type: ignore[arg-type]
+        run = server.run(*place.command, at=at, fault=f"{when}SIGKILL")
         check(place, run, killed=True)
         assert run.status == -signal.SIGKILL, run.calls[at - 1]
-        again = server.run(place)  # type: ignore[arg-type]
+        again = server.run(*place.command)
         refused = not place.replaces and place.folders().get("net.fcn") == place.expected
         assert again.status in ({0, 2} if refused else {0}), run.calls[at - 1]
         known = {"net", "net.yaml", "net.fcn", "net.fcn.report.json"}
@@ -173,7 +163,7 @@ def test_every_file_is_synced_then_the_folder_then_it_is_moved(
     server: Server, place: Place
 ) -> None:
     place.reset()
-    calls = server.run(place).calls  # type: ignore[arg-type]
+    calls = server.run(*place.command).calls  # type: ignore[arg-type]
     report = next(n for n, c in enumerate(calls) if c.startswith("replace"))
     draft = next(c.split()[1] for c in calls if c.startswith("mkdir"))
     moves = [n for n, c in enumerate(calls) if c.startswith(f"rename {draft} ")]
