@@ -75,7 +75,7 @@ MALFORMED: dict[str, tuple[Change, str]] = {
         lambda _, names: names.update(dict.fromkeys(names, "n" * 1_000_000)),
         "File name too long",
     ),
-    "name-is-a-surrogate": (at("\ud800"), r"model.*: .*"),
+    "name-is-a-surrogate": (at("\ud800"), "is no name of a file"),
     "name-is-an-escape": (at("\x1b[31m"), r"\\x1b\[31m: No such file"),
     "a-number": (at(3), "names no file for 'fc.bias'"),
     "a-list": (at([SECOND]), "names no file for 'fc.bias'"),
