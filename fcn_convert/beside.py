@@ -15,6 +15,8 @@ FILE_SUFFIX = ".safetensors"
 """What tells an output that is one file from a folder, by its name."""
 REPORT_SUFFIX = ".report.json"
 SPEC_SUFFIX = ".yaml"
+METADATA = ".metadata"
+"""The first file of a torch distributed checkpoint, which is called as its folder."""
 
 _INDEX = re.compile(r"\.\w+\.index(\.\w+)?\.json$")
 """How the index of shards is called: `model.safetensors.index.json`, with a variant's name
@@ -53,6 +55,8 @@ def _beside(source: Path, suffix: str) -> Path:
 
 def _named(path: Path) -> Path:
     """Return a path that ends with a name; raises OutputError for the root, which has none."""
+    if path.name == METADATA:
+        path = path.parent
     named = Path(os.path.abspath(path)) if path.name in {"", ".."} else path
     if not named.name:
         raise OutputError(f"{path}: has no name that others could be made of")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fcn_convert.errors import CheckpointError
+from fcn_convert.formats import torch_distributed
 from fcn_convert.formats.layouts import in_paddle_layout
 from fcn_convert.formats.numpy_records import locate_array
 from fcn_convert.formats.pickles import Node, read_pickle
@@ -32,6 +33,8 @@ def recognises(head: bytes) -> bool:
 def read_index(files: Files) -> Index:
     """Index a pickle; raises CheckpointError where it is malformed."""
     root = read_pickle(files.main, 0, files.main.size).root
+    if torch_distributed.is_metadata(root):
+        return torch_distributed.index_of(files, root)
     return index_of(files, root, "pickle")
 
 

@@ -64,11 +64,15 @@ class Persistent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opaque:
-    """A long text or byte string by its place in the file, or a key that is no scalar."""
+    """A long text or byte string by its place in the file, or a key that is no scalar.
+
+    node: what the key is; a dictionary finds nothing by it.
+    """
 
     kind: str
     nbytes: int = 0
     offset: int = 0
+    node: Node = None
 
 
 class PlacedBytes(bytes):
@@ -312,4 +316,4 @@ def scalar(key: Node) -> Node:
         return key
     if isinstance(key, int) and -(1 << 63) <= key < 1 << 63:
         return key
-    return Opaque("key")
+    return Opaque("key", node=key)

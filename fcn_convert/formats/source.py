@@ -149,27 +149,39 @@ class Scratch(SourceFile):
     Vanishes with the process, however that ends.
     """
 
-    def __init__(self, source: SourceFile) -> None:
-        self.path = source.path
+    def __init__(self, path: Path, nbytes: int) -> None:
+        """Make an empty file; path, nbytes: of what is decoded."""
+        self.path = path
         self.size = 0
-        self._limit = max(MIN_DECODED, MAX_DECODED_TIMES * source.size)
+        self._limit = max(MIN_DECODED, MAX_DECODED_TIMES * nbytes)
         with tempfile.TemporaryFile(prefix="fcn-convert-") as unnamed:
             self.descriptor = os.dup(unnamed.fileno())
 
     def append(self, data: bytes | memoryview) -> int:
         """Add bytes and return the offset where they begin."""
+        start = self.reserve(len(data))
+        self.write(start, data)
+        return start
+
+    def reserve(self, nbytes: int) -> int:
+        """Make room for so many bytes, zeros at first, and return the offset where they begin."""
+        self.check_room(nbytes)
         start = self.size
-        self.check_room(len(data))
+        self.size += nbytes
+        return start
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Write into room that was made."""
         view = memoryview(data)
         try:
             while view:
-                view = view[os.pwrite(self.descriptor, view, self.size) :]
-                self.size = start + len(data) - len(view)
+                count = os.pwrite(self.descriptor, view, offset)
+                view = view[count:]
+                offset += count
         except OSError as error:
             raise CheckpointError(
                 f"{self.path}: cannot be unpacked into {tempfile.gettempdir()}: {error.strerror}"
             ) from error
-        return start
 
     def check_room(self, nbytes: int) -> None:
         """Raise CheckpointError where so many bytes more would be too many."""
@@ -212,7 +224,7 @@ class Files:
         for number, file in enumerate(self.opened):
             if isinstance(file, Scratch):
                 return number, file
-        scratch = Scratch(self.main)
+        scratch = Scratch(self.main.path, sum(file.size for file in self.opened))
         self.opened.append(scratch)
         return len(self.opened) - 1, scratch
 

@@ -210,7 +210,7 @@ class Search:
 
 def _record(node: Node) -> Record | Array | None:
     """Return the tensor or array that a node rebuilds, or None."""
-    if isinstance(node, Unreadable):
+    if isinstance(node, Tensor | Unreadable):
         return node
     record = tensor_of(node)
     return array_of(node) if record is None else record

@@ -105,7 +105,8 @@ _FOREIGN_STORAGES: Mapping[str, int] = {
     "QUInt2x4Storage": 1,
 }
 """Storage types without a safetensors dtype, with the bytes of an element."""
-_TORCH_DTYPES: Mapping[str, Dtype] = {d.torch: d for d in DTYPES.values() if d.torch}
+TORCH_DTYPES: Mapping[str, Dtype] = {d.torch: d for d in DTYPES.values() if d.torch}
+"""By their names in torch."""
 
 _PACKED_DTYPES: Mapping[str, Dtype] = {"float4_e2m1fn_x2": DTYPES["F4"]}
 """torch's dtypes of one byte that holds several values."""
@@ -278,7 +279,8 @@ def check_naturals(what: str, *values: Node) -> None:
         raise RecordError(f"{what} is not a natural number of 64 bits")
 
 
-def _sizes(node: Node, what: str) -> tuple[int, ...]:
+def sizes_of(node: Node, what: str) -> tuple[int, ...]:
+    """Return a `torch.Size` or a tuple of numbers; raises RecordError for anything else."""
     if isinstance(node, Call) and class_name(node) == "torch.Size":
         node = _first(node.arguments) if isinstance(node.arguments, tuple) else None
     if not isinstance(node, tuple | list) or len(node) > MAX_AXES:
@@ -301,13 +303,13 @@ def _rebuilt(path: str, arguments: tuple[Node, ...]) -> Record:
         if not isinstance(named, Global) or named.module != "torch":
             raise RecordError("its dtype is not named")
         packed = _PACKED_DTYPES.get(named.name)
-        dtype = DTYPES["U8"] if packed else _TORCH_DTYPES.get(named.name)
+        dtype = DTYPES["U8"] if packed else TORCH_DTYPES.get(named.name)
         if dtype is None:
             return Unreadable(f"of dtype {printable(named.path[:60])}")
     if dtype is None:
         return Unreadable(f"of {storage.type_name.removesuffix('Storage')} values")
     check_naturals("its offset", arguments[1])
-    shape, strides = _sizes(arguments[2], "sizes"), _sizes(arguments[3], "strides")
+    shape, strides = sizes_of(arguments[2], "sizes"), sizes_of(arguments[3], "strides")
     if len(shape) != len(strides):
         raise RecordError(f"it has {len(shape)} sizes, but {len(strides)} strides")
     metadata = arguments[metadata_at] if metadata_at and metadata_at < len(arguments) else None
