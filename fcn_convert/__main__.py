@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import signal
@@ -17,6 +18,9 @@ from typing import NoReturn
 
 UNUSABLE, BUG = 2, 70
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+OBJECTS_BETWEEN_COLLECTIONS = 100_000
+"""What a command makes lives until its end, mostly: looking for garbage in it more often, as Python
+does by default, takes a sixth of the time."""
 
 
 class _Interrupted(BaseException):
@@ -25,6 +29,7 @@ class _Interrupted(BaseException):
 
 def main() -> NoReturn:
     """Run the command and exit."""
+    gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
     try:
         try:
             for number in SIGNALS:

@@ -263,10 +263,11 @@ def atomically(target: Path, *, replace: bool) -> Iterator[FileDraft]:
         draft.put_in_place()
 
 
-def write_text(target: Path, text: str, *, replace: bool) -> None:
-    """Write a small text file, whole or not at all; raises OutputError."""
+def write_text(target: Path, pieces: Iterable[str], *, replace: bool) -> None:
+    """Write a text file, whole or not at all; raises OutputError."""
     with atomically(target, replace=replace) as draft:
-        draft.write(text.encode("utf-8"))
+        for piece in pieces:
+            draft.write(piece.encode("utf-8"))
 
 
 @contextmanager

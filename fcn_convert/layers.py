@@ -99,11 +99,12 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
 
 def dense_weights(state_dict: StateDict) -> dict[str, TensorInfo]:
     """Return the 2-D weights of modules by module name, in natural order."""
-    return {
-        name.removesuffix(WEIGHT): state_dict.tensors[name]
-        for name in sorted(state_dict.tensors, key=natural_key)
-        if name.endswith(WEIGHT) and len(state_dict.tensors[name].shape) == 2
+    found = {
+        name.removesuffix(WEIGHT): tensor
+        for name, tensor in state_dict.tensors.items()
+        if len(tensor.shape) == 2 and name.endswith(WEIGHT)
     }
+    return {name: found[name] for name in sorted(found, key=natural_key)}
 
 
 def _repeated(names: Iterable[str]) -> set[str]:

@@ -19,21 +19,21 @@ WRITTEN_BY = "fcn-convert"
 """What an index of ours says of its origin."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Keep:
     """The tensor as it is."""
 
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Reshape:
     """The same values in the same order under another shape."""
 
     shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Permute:
     """The values split into axes, which then change places.
 
@@ -53,7 +53,7 @@ class Permute:
 Action = Keep | Reshape | Permute
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Step:
     """One tensor of the output: where it comes from, its new name, and what is done to it."""
 

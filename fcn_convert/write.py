@@ -108,24 +108,26 @@ def _header(steps: list[Step], metadata: Mapping[str, str]) -> bytes:
     system can share the blocks between source and output.
     """
     # transformers refuses a file without `format`; sorted keys make the bytes reproducible.
-    entries: dict[str, object] = {
-        "__metadata__": dict(sorted({**metadata, "format": "pt"}.items()))
-    }
+    entries = [f'"__metadata__":{_json(dict(sorted({**metadata, "format": "pt"}.items())))}']
     end = 0
     anchor, largest = 0, 0
     for step in steps:
         begin, end = end, end + step.source.nbytes
-        entries[step.name] = {
+        entry = {
             "dtype": step.source.dtype.name,
-            "shape": list(step.action.shape),
-            "data_offsets": [begin, end],
+            "shape": step.action.shape,
+            "data_offsets": (begin, end),
         }
+        entries.append(f"{_json(step.name)}:{_json(entry)}")
         if step.source.nbytes > largest and _view(step).is_plain:
             largest, anchor = step.source.nbytes, step.source.offset - begin
-    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode("utf-8")
+    text = f"{{{','.join(entries)}}}".encode()
     padding = (anchor - LENGTH_BYTES - len(text)) % PAGE_BYTES
     text += b" " * padding
     return len(text).to_bytes(LENGTH_BYTES, "little") + text
+
+
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _view(step: Step) -> TensorInfo:

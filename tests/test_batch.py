@@ -289,7 +289,7 @@ def test_a_merge_exits_with_the_worst_status_and_joins_versions(tmp_path: Path) 
         versions={**good.versions, "torch": "1"},
     )
     for name, report in (("good", good), ("bad", bad)):
-        (tmp_path / f"{name}.json").write_text(to_json(report))
+        (tmp_path / f"{name}.json").write_text("".join(to_json(report)))
     files = (tmp_path / "bad.json", tmp_path / "good.json")
     assert invoke("report", "merge", *files, "-o", tmp_path / "o.json").exit_code == 1
     assert merged({"a": good, "b": bad}).versions["torch"] == f"1, {good.versions['torch']}"

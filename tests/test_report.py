@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -38,7 +39,7 @@ def schema() -> Any:
 
 def validated(report: Report, schema: Any) -> Any:
     """Hold the report as read back from JSON against its schema, and return it."""
-    data = json.loads(to_json(report))
+    data = json.loads("".join(to_json(report)))
     jsonschema.Draft202012Validator(schema).validate(data)
     assert data == report.as_dict()  # as_dict is JSON's types already
     return data
@@ -272,6 +273,20 @@ def test_numbers_that_json_lacks_become_texts(schema: Any) -> None:
     data = validated(report, schema)
     found = data["layers"][0]["checks"][0]["values"]
     assert found == {"max_abs_diff": "inf", "bound": "nan", "larger_map_max_abs_diff": 0.0}
+
+
+def test_a_report_of_many_tensors_is_made_in_pieces(schema: Any) -> None:
+    kept = next(entry for entry in HANDMADE.tensors if entry.action == "kept")
+    tensors = tuple(replace(kept, name=f"blocks.{number}") for number in range(20_000))
+    report = replace(HANDMADE, tensors=tensors)
+    tracemalloc.start()
+    try:
+        size = sum(len(piece) for piece in to_json(report))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < size / 4
+    validated(report, schema)
 
 
 def test_a_report_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:

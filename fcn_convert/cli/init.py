@@ -41,7 +41,7 @@ def init(
         check_target(output, replace=force, inputs=[checkpoint])
     text, problems = _drafted(checkpoint, state_dict, both_or_none(model, sizes))
     if output is not None:
-        write_text(output, text, replace=force)
+        write_text(output, [text], replace=force)
     else:
         with stdout() as stream:
             stream.write(text)

@@ -38,7 +38,7 @@ def show(work: Callable[[Callable[[int, int], None] | None], Report], view: View
     outcome = f"; the output {report.output.path} is in place" if in_place else ""
     if view.as_json:
         with stdout(outcome) as stream:
-            stream.write(to_json(report))
+            stream.writelines(to_json(report))
     elif not view.quiet:
         with stdout(outcome) as stream:  # rendering writes to it, too
             stream.write(_tables(report, view))
@@ -52,7 +52,7 @@ def show_batch(report: BatchReport, *, as_json: bool, quiet: bool) -> None:
     """Print what came of a batch, and exit with the worst status in it."""
     if as_json:
         with stdout() as stream:
-            stream.write(to_json(report))
+            stream.writelines(to_json(report))
     elif not quiet:
         from rich.console import Console
 

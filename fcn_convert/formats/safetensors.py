@@ -100,9 +100,15 @@ class _Cursor:
 
     def next_is(self, character: bytes) -> bool:
         """Pass over blanks; return whether `character` is next."""
+        if self.raw.startswith(character, self.at):
+            return True
+        self.pass_blanks()
+        return self.raw.startswith(character, self.at)
+
+    def pass_blanks(self) -> None:
+        """Pass over blanks, of which most headers have none before the end."""
         blank = _BLANK.match(self.raw, self.at)
         self.at = blank.end() if blank else self.at
-        return self.raw[self.at : self.at + 1] == character
 
     def expect(self, character: bytes) -> None:
         """Pass over `character`, and blanks before it."""
@@ -127,8 +133,8 @@ class _Cursor:
         if self.texts > MAX_TEXTS:
             raise _HeaderError(f"header has over {MAX_TEXTS >> 20} MB of names and metadata")
         self.at = match.end()
-        text: str = json.loads(match.group())
-        return text
+        text = match.group().decode("utf-8")
+        return json.loads(text) if "\\" in text else text[1:-1]
 
     def members(self) -> Iterator[str]:
         """Yield each name of the object here; the caller passes over the value before the next."""
@@ -160,7 +166,7 @@ def _read_header(cursor: _Cursor, data_start: int) -> tuple[dict[str, TensorInfo
         axes += len(tensors[name].shape)
         if len(tensors) > MAX_TENSORS or axes > MAX_SIZES:
             raise _HeaderError(f"header lists more than {MAX_TENSORS} tensors or {MAX_SIZES} axes")
-    cursor.next_is(b"")
+    cursor.pass_blanks()
     if cursor.at < len(cursor.raw):
         raise cursor.malformed("its end")
     return tensors, metadata or {}
@@ -198,7 +204,8 @@ def _entry(name: str, cursor: _Cursor) -> dict[str, object]:
         raise cursor.malformed("a tensor's entry")
     cursor.at = match.end()
     try:
-        pairs: list[tuple[str, object]] = _DECODER.decode(match.group().decode("utf-8"))
+        pairs: list[tuple[str, object]]
+        pairs, _ = _DECODER.raw_decode(match.group().decode("utf-8"))  # its end is the first `}`
     except (ValueError, RecursionError) as error:
         raise _HeaderError(f"the entry of {shown(name)} is malformed: {error}") from error
     fields = dict(pairs)

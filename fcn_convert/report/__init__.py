@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite, prod
@@ -174,23 +175,34 @@ class Report:
     @property
     def totals(self) -> dict[str, int]:
         """Count layers, and tensors by action, with the bytes of the output's values."""
-        actions = [entry.action for entry in self.tensors]
-        counts = {action: actions.count(action) for action in sorted(set(actions))}
-        return {"rewritten": len(self.layers), **counts}
+        counts = Counter(entry.action for entry in self.tensors)
+        return {"rewritten": len(self.layers), **dict(sorted(counts.items()))}
+
+    def fields(self) -> Iterator[tuple[str, Any]]:
+        """Yield what the report as JSON holds, by name, in its order."""
+        yield "schema_version", SCHEMA_VERSION
+        yield from vars(self).items()
+        yield "totals", self.totals
 
     def as_dict(self) -> dict[str, Any]:
         """Return the report as JSON's types; its schema is `schema.json` beside this file."""
-        plain: dict[str, Any] = _as_json(asdict(self))
-        return {"schema_version": SCHEMA_VERSION, **plain, "totals": self.totals}
+        return {name: as_json(value) for name, value in self.fields()}
 
 
-def _as_json(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Return JSON's own types: lists for tuples, texts for the numbers that it lacks."""
-    if isinstance(value, Mapping):
-        return {key: _as_json(inner) for key, inner in value.items()}
-    if isinstance(value, tuple | list):
-        return [_as_json(inner) for inner in value]
-    return str(value) if isinstance(value, float) and not isfinite(value) else value
+    kind = type(value)
+    if kind in _JSON:
+        return value
+    if kind is float:
+        return value if isfinite(value) else str(value)
+    if kind is tuple or kind is list:
+        return [as_json(inner) for inner in value]
+    fields = vars(value) if is_dataclass(kind) else value
+    return {key: as_json(inner) for key, inner in fields.items()}
+
+
+_JSON = {str, int, bool, type(None)}
 
 
 class CheckFailedError(FcnConvertError):

@@ -47,5 +47,7 @@ def write_report(report: AnyReport, path: Path) -> None:
     """Write a report, in place of an older one; raises OutputError."""
     views = BATCH_VIEWS if isinstance(report, BatchReport) else VIEWS
     module, function = views[path.suffix]
-    text: str = getattr(import_module(f"fcn_convert.report.{module}"), function)(report)
-    write_text(path, text, replace=True)
+    text: str | Iterable[str] = getattr(import_module(f"fcn_convert.report.{module}"), function)(
+        report
+    )
+    write_text(path, [text] if isinstance(text, str) else text, replace=True)
