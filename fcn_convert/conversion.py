@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from threading import Lock, Thread
@@ -23,6 +24,7 @@ from fcn_convert.errors import OutputError, SpecError
 from fcn_convert.formats import Checkpoint, open_checkpoint
 from fcn_convert.formats.source import Advance
 from fcn_convert.infer.findings import Finding, not_computed, read_maps
+from fcn_convert.infer.storage import layout_doubts
 from fcn_convert.layers import Resolved, resolve
 from fcn_convert.plan import Plan, in_shards, make_plan
 from fcn_convert.proof import Level
@@ -72,8 +74,7 @@ def convert(
         inputs += [file.path for file in original.stored]
         place = _place(output, source, original, replace=force)
         paths = _report_paths(reports, place.target, inputs)
-        state_dict = original.state_dict(parsed.state_dict, parsed.layout)
-        resolved = resolve(parsed, state_dict)
+        state_dict, resolved = _resolved(parsed, original)
         plan = _planned(place, resolved, state_dict, original)
         if dry_run:
             entry = FileEntry(str(place.target), plan.format, 0, None)
@@ -128,8 +129,7 @@ def verify_conversion(
         parsed, inputs = _read_spec(spec, source)
         inputs += [file.path for file in before.stored]
         paths = _report_paths(reports, target, inputs)
-        state_dict = before.state_dict(parsed.state_dict, parsed.layout)
-        resolved = resolve(parsed, state_dict)
+        state_dict, resolved = _resolved(parsed, before)
         plan = make_plan(resolved, state_dict, before.index.metadata)
         advance = _counter(progress, plan, resolved, level)
         with Digests() as digests:
@@ -150,6 +150,17 @@ def verify_conversion(
             report = with_model(report, model, files)
     _write_reports(report, paths, "the check is done")
     return _passed(report)
+
+
+def _resolved(spec: Spec, original: Checkpoint) -> tuple[StateDict, Resolved]:
+    """Return the tensors, and the layers that a spec means, with what shapes make doubtful."""
+    state_dict = original.state_dict(spec.state_dict, spec.layout)
+    doubts = tuple(layout_doubts(original, spec))
+    try:
+        resolved = resolve(spec, state_dict)
+    except SpecError as error:
+        raise SpecError([*error.problems, *doubts]) from None
+    return state_dict, replace(resolved, warnings=(*resolved.warnings, *doubts))
 
 
 def _passed(report: Report) -> Report:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any
@@ -316,17 +315,14 @@ def test_a_sample_is_rows_of_the_weight_however_it_is_stored(tmp_path: Path, for
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path_factory.mktemp("nets")
-    torch.set_num_threads(threads)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("nets")
 
 
 def proposal_for(tensors: dict[str, torch.Tensor], path: Path) -> Proposal:
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     with open_checkpoint(path) as checkpoint:
-        return propose(checkpoint, checkpoint.state_dict(None))
+        return propose(checkpoint)
 
 
 @pytest.mark.parametrize("recipe", trained.RECIPES, ids=str)
@@ -370,7 +366,7 @@ def test_the_samples_specs_are_found_or_are_among_the_candidates(file: str) -> N
     path = Path(__file__).parent.parent / "sample_checkpoints" / file
     with open_checkpoint(path) as checkpoint:
         state_dict = checkpoint.state_dict(None)
-        proposal = propose(checkpoint, state_dict)
+        proposal = propose(checkpoint)
     [head] = proposal.heads
     decided, candidates = SAMPLES[file]
     assert (head.decision.reading and str(head.decision.reading)) == decided

@@ -44,6 +44,9 @@ def _parts(found: Inspection, every_tensor: bool) -> Iterator[str | Table]:
     if found.problem:
         yield f"no network is chosen: {found.problem}"
         return
+    if found.layout["name"] != "torch" or found.layout["remark"]:
+        remark = f" ({found.layout['remark']})" if found.layout["remark"] else ""
+        yield f"layout: {found.layout['name']}{remark}"
     if every_tensor:
         rows = ((t["name"], shape(t["shape"]), t["dtype"], size(t["bytes"])) for t in found.tensors)
         yield _table(("tensor", "shape", "dtype", "size"), rows)

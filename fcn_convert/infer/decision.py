@@ -6,22 +6,15 @@ map that only they speak for must win clearly.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fcn_convert.infer.evidence import CLEAR_Z, LESS_CLEAR, Evidence, Score
 from fcn_convert.infer.maps import Maps
 from fcn_convert.infer.readings import Reading, alike
+from fcn_convert.infer.storage import WRITERS
 from fcn_convert.spec import FeatureMap
-from fcn_convert.tensors import Layout
 
 MAX_ALTERNATIVES = 6
-_FRAMEWORKS: Mapping[Layout, str] = {
-    "torch": "PyTorch",
-    "keras": "Keras",
-    "mlx": "MLX",
-    "paddle": "Paddle",
-}
 CLEARLY_BEST = 0.75
 """What the runner-up may have of the best z-score, where only weights decide on a map."""
 
@@ -70,7 +63,7 @@ def _by_shapes(maps: Maps, reason: str) -> Decision:
         return Decision(None, (f"shapes leave several maps, and {reason}",), shown)
     usual, remarks = maps.usual(fmap), [_because(maps, fmap)]
     if usual.is_spatial:
-        habit = f"as {_FRAMEWORKS[maps.layout]} does"
+        habit = f"as {WRITERS[maps.layout]} does"
         remarks.append(f"{reason}: that it is flattened {usual.flatten}, {habit}, is assumed")
     return Decision(usual, tuple(remarks))
 
@@ -149,9 +142,10 @@ def _is_of(reading: Reading, fmap: FeatureMap) -> bool:
 
 
 def _against(score: Score, evidence: Evidence) -> str:
-    """Show the best reading whose channels lie otherwise in the vector than under this one."""
-    family = _family(score.reading)
-    other = next((s for s in evidence.scores if _family(s.reading) != family), None)
+    """Show the best order of the same map whose channels lie otherwise in the vector."""
+    reading = score.reading
+    same = (s for s in evidence.scores if s.reading.feature_map == reading.feature_map)
+    other = next((s for s in same if _family(s.reading) != _family(reading)), None)
     return f", against {_shown(other)}" if other else ""
 
 

@@ -9,11 +9,15 @@ from pathlib import Path
 
 from fcn_convert.errors import SpecError, printable, quoted
 from fcn_convert.formats import open_checkpoint
-from fcn_convert.infer.proposal import HeadProposal, Proposal, propose, smallest_spec
+from fcn_convert.infer.proposal import (
+    HeadProposal,
+    Proposal,
+    plain_spec,
+    propose,
+    smallest_spec,
+)
 from fcn_convert.infer.readings import Reading
-from fcn_convert.spec import Head, Spec
 from fcn_convert.spec_text import SCHEMA_LINE, comments, spec_text
-from fcn_convert.tensors import StateDict
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,7 @@ def draft_spec(checkpoint: Path, state_dict: str | None = None) -> SpecDraft:
     CheckpointError where the checkpoint is unusable or holds several state dicts.
     """
     with open_checkpoint(checkpoint) as opened:
-        chosen = opened.state_dict(state_dict)
-        proposal = propose(opened, chosen, state_dict)
+        proposal = propose(opened, state_dict)
     if not proposal.heads:
         raise SpecError([f"{checkpoint}: {_no_head(proposal)}"])
     remarks = [f"Written by `fcn-convert init` for {checkpoint.name}.", *_others(proposal)]
@@ -40,7 +43,7 @@ def draft_spec(checkpoint: Path, state_dict: str | None = None) -> SpecDraft:
         over = [_reasons(head) for head in proposal.heads]
         return SpecDraft(spec_text(proposal.spec, remarks, over), ())
     problems = tuple(f"{checkpoint}: {problem}" for problem in _problems(proposal))
-    return SpecDraft(_open(proposal, chosen, state_dict, remarks), problems)
+    return SpecDraft(_open(proposal, remarks), problems)
 
 
 def _no_head(proposal: Proposal) -> str:
@@ -66,7 +69,9 @@ def _problems(proposal: Proposal) -> Iterator[str]:
 
 
 def _others(proposal: Proposal) -> Iterator[str]:
-    """Sum up the Dense layers that are left alone."""
+    """Say how arrays are stored, and sum up the Dense layers that are left alone."""
+    if proposal.storage.remark:
+        yield f"Layout: {proposal.storage.remark}."
     reasons = Counter(reason.split(",")[0] for reason in proposal.other.values())
     if reasons:
         listed = quoted((f"{reason} ({count})" for reason, count in reasons.items()), 6)
@@ -80,19 +85,19 @@ def _reasons(head: HeadProposal) -> list[str]:
     return [f"{names}: {head.decision.remarks[0]}.", *(f"{r}." for r in head.decision.remarks[1:])]
 
 
-def _open(proposal: Proposal, state_dict: StateDict, path: str | None, remarks: list[str]) -> str:
+def _open(proposal: Proposal, remarks: list[str]) -> str:
     """Write the choices as comments, so that the spec says nothing until one is taken."""
     lines = [SCHEMA_LINE, *comments(remarks), "version: 1", "#"]
     if len(proposal.heads) == 1:
         [head] = proposal.heads
         lines += [*comments(_reasons(head)), "# Take one of these out of its comment:"]
         for reading in _choices(head):
-            lines += ["#", *_commented(proposal, [reading], state_dict, path, [])]
+            lines += ["#", *_commented(proposal, [reading], [])]
         return "\n".join(lines) + "\n"
     over = [[*_reasons(head), *_or(head)] for head in proposal.heads]
     first = [_choices(head)[0] for head in proposal.heads]
     lines.append("# Take this out of its comment, each head with what it really reads:")
-    lines += _commented(proposal, first, state_dict, path, over)
+    lines += _commented(proposal, first, over)
     return "\n".join(lines) + "\n"
 
 
@@ -108,18 +113,9 @@ def _or(head: HeadProposal) -> list[str]:
     ]
 
 
-def _commented(
-    proposal: Proposal,
-    chosen: list[Reading],
-    state_dict: StateDict,
-    path: str | None,
-    over: list[list[str]],
-) -> Iterator[str]:
+def _commented(proposal: Proposal, chosen: list[Reading], over: list[list[str]]) -> Iterator[str]:
     """Yield the lines of the spec with these readings, each as a comment."""
     heads = [(head.chain, r) for head, r in zip(proposal.heads, chosen, strict=True)]
-    spec, _ = smallest_spec(heads, state_dict, path)
-    spec = spec or Spec(
-        tuple(Head(r.feature_map, r.flatten) for r in chosen), path, state_dict.layout
-    )
-    for line in spec_text(spec, (), over).splitlines()[1:]:
+    spec, _ = smallest_spec(heads, proposal)
+    for line in spec_text(spec or plain_spec(heads, proposal), (), over).splitlines()[1:]:
         yield f"# {printable(line)}"

@@ -14,6 +14,7 @@ from fcn_convert.errors import CheckpointError
 from fcn_convert.formats import Checkpoint, open_checkpoint
 from fcn_convert.infer.proposal import HeadProposal, Proposal, propose
 from fcn_convert.infer.readings import Reading
+from fcn_convert.infer.storage import Storage
 from fcn_convert.tensors import LeftOut, StateDict, TensorInfo, natural_key
 
 MODULE_DEPTH = 2
@@ -27,13 +28,15 @@ class Inspection:
     """A checkpoint, by what it is, what it holds and what its Dense layers are.
 
     problem: why there are no heads to speak of, say because there are several state dicts; else
-    empty. The other fields are JSON's own types.
+    empty. layout: whose habit arrays are stored by, and what that rests on where it is in doubt.
+    The other fields are JSON's own types.
     """
 
     file: dict[str, Any]
     state_dicts: list[dict[str, Any]]
     left_out: list[dict[str, str]]
     problem: str
+    layout: dict[str, str]
     modules: list[dict[str, Any]]
     tensors: list[dict[str, Any]]
     heads: list[dict[str, Any]]
@@ -47,8 +50,8 @@ def inspect_checkpoint(checkpoint: Path, state_dict: str | None = None) -> Inspe
     state_dict: where in a wrapped checkpoint the network is; default: the only one.
     """
     with open_checkpoint(checkpoint) as opened:
-        chosen, proposal, problem = _chosen(opened, state_dict)
-        index = opened.index
+        proposal, problem = _proposal(opened, state_dict)
+        chosen, index = proposal and proposal.state_dict, opened.index
         return Inspection(
             file={
                 "path": str(opened.path),
@@ -60,6 +63,7 @@ def inspect_checkpoint(checkpoint: Path, state_dict: str | None = None) -> Inspe
             state_dicts=[_summary(found) for found in index.state_dicts],
             left_out=_left_out([*index.left_out, *(chosen.left_out if chosen else ())]),
             problem=problem,
+            layout=_layout(proposal.storage) if proposal else {},
             modules=_modules(chosen.tensors.values()) if chosen else [],
             tensors=[_tensor(tensor) for tensor in chosen.tensors.values()] if chosen else [],
             heads=[_head(head) for head in proposal.heads] if proposal else [],
@@ -68,12 +72,16 @@ def inspect_checkpoint(checkpoint: Path, state_dict: str | None = None) -> Inspe
         )
 
 
-def _chosen(opened: Checkpoint, path: str | None) -> tuple[StateDict | None, Proposal | None, str]:
+def _proposal(opened: Checkpoint, path: str | None) -> tuple[Proposal | None, str]:
+    """Return what the network is, or why there is none to speak of."""
     try:
-        chosen = opened.state_dict(path)
+        return propose(opened, path), ""
     except CheckpointError as error:
-        return None, None, str(error)
-    return chosen, propose(opened, chosen, path), ""
+        return None, str(error)
+
+
+def _layout(storage: Storage) -> dict[str, str]:
+    return {"name": storage.layout, "remark": storage.remark}
 
 
 def _summary(found: StateDict) -> dict[str, Any]:

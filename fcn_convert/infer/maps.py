@@ -67,7 +67,7 @@ def candidate_maps(network: Network, layer: str) -> Maps:
     spatial = before.spatial()
     fitting = [c for c in near if _shapes(features // c, spatial)[1] != "open"]
     far = [c for c in before.others() if features % c == 0 and c not in near]
-    if features in before.ends or (not fitting and features in far):
+    if before.convolves_to(features) or (not fitting and features in far):
         # Pooled: as many channels that nothing else reads are no chance; or branches in one.
         fitting = [features]
     ranked = [*fitting, *near, *sorted(far, reverse=True)]
@@ -117,6 +117,12 @@ class _Before:
     def ends(self) -> tuple[int, ...]:
         """The channels that the scope ends with."""
         return self.network.ends(self.scope)
+
+    def convolves_to(self, channels: int) -> bool:
+        """Return whether the scope ends with so many channels of a convolution."""
+        return channels in self.ends and any(
+            producer.kernel and producer.channels == channels for producer in self.scope.producers
+        )
 
     def _comes_before(self, scope: Scope) -> bool:
         """Return whether a module holds producers from which the layer can read."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fcn_convert.errors import SpecError
@@ -13,8 +13,9 @@ from fcn_convert.infer.decision import Decision, decide
 from fcn_convert.infer.heads import find_heads
 from fcn_convert.infer.network import Network
 from fcn_convert.infer.readings import Reading, readings
+from fcn_convert.infer.storage import Storage, find_storage
 from fcn_convert.layers import resolve
-from fcn_convert.spec import Dense, Head, Spec
+from fcn_convert.spec import Dense, Head, Spec, usual_order
 from fcn_convert.tensors import StateDict
 
 if TYPE_CHECKING:
@@ -41,32 +42,40 @@ class HeadProposal:
 class Proposal:
     """What a checkpoint's Dense layers are, and the spec that converts them.
 
-    spec: None where anything is open. unclear: Dense layers that may belong to a head, with what
-    is not known of them. other: those that do not, with the reason. problems: why the spec that
+    path: where the state dict is, as the spec should say it. storage: how its arrays are stored.
+    unclear: Dense layers that may belong to a head, with what is not known of them. other: those
+    that do not, with the reason. spec: None where anything is open. problems: why the spec that
     shapes and weights give would not convert.
     """
 
+    path: str | None
+    state_dict: StateDict
+    storage: Storage
     heads: tuple[HeadProposal, ...]
     unclear: Mapping[str, str]
     other: Mapping[str, str]
-    spec: Spec | None
-    problems: tuple[str, ...]
+    spec: Spec | None = None
+    problems: tuple[str, ...] = ()
 
 
-def propose(checkpoint: Checkpoint, state_dict: StateDict, path: str | None = None) -> Proposal:
+def propose(checkpoint: Checkpoint, path: str | None = None) -> Proposal:
     """Find the heads of a network and the map that each reads.
 
-    path: what the spec should say of where the state dict is; None where it is found anyway.
+    path: where the state dict is; None where it is found anyway. Raises CheckpointError where
+    there is none, or several and no path.
     """
+    storage = find_storage(checkpoint, path)
+    state_dict = checkpoint.state_dict(path, storage.layout)
     network = Network(state_dict)
     dense = find_heads(network)
     chains, unclear = find_chains(network, dense)
     heads = tuple(_weighed(checkpoint, network, chain) for chain in chains)
+    proposal = Proposal(path, state_dict, storage, heads, unclear, dense.other)
     if not heads or unclear or any(head.decision.reading is None for head in heads):
-        return Proposal(heads, unclear, dense.other, None, ())
+        return proposal
     chosen = [(head.chain, head.decision.reading) for head in heads if head.decision.reading]
-    spec, problems = smallest_spec(chosen, state_dict, path)
-    return Proposal(heads, unclear, dense.other, spec, problems)
+    spec, problems = smallest_spec(chosen, proposal)
+    return replace(proposal, spec=spec, problems=problems)
 
 
 def _weighed(checkpoint: Checkpoint, network: Network, chain: Chain) -> HeadProposal:
@@ -86,8 +95,20 @@ def _weighed(checkpoint: Checkpoint, network: Network, chain: Chain) -> HeadProp
     return HeadProposal(chain, decide(chain.maps, weighed, ""), weighed, samples[0])
 
 
+def _nothing(_: Chain) -> None:
+    return None
+
+
+def _names(chain: Chain) -> tuple[Dense, ...]:
+    return tuple(Dense(name) for name in chain.layers)
+
+
+def _names_and_reads(chain: Chain) -> tuple[Dense, ...]:
+    return tuple(Dense(name, "map" if name in chain.first else "dense") for name in chain.layers)
+
+
 def smallest_spec(
-    chosen: Sequence[tuple[Chain, Reading]], state_dict: StateDict, path: str | None
+    chosen: Sequence[tuple[Chain, Reading]], proposal: Proposal
 ) -> tuple[Spec | None, tuple[str, ...]]:
     """Return the shortest spec that gives every layer the kernel it should have.
 
@@ -100,12 +121,9 @@ def smallest_spec(
     }
     problems: tuple[str, ...] = ()
     for listing in (_nothing, _names, _names_and_reads):
-        heads = tuple(
-            Head(reading.feature_map, reading.flatten, listing(chain)) for chain, reading in chosen
-        )
-        spec = Spec(heads, path, state_dict.layout)
+        spec = plain_spec(chosen, proposal, listing)
         try:
-            layers = resolve(spec, state_dict).layers
+            layers = resolve(spec, proposal.state_dict).layers
         except SpecError as error:
             problems = error.problems
             continue
@@ -115,20 +133,25 @@ def smallest_spec(
     return None, problems
 
 
+def plain_spec(
+    chosen: Sequence[tuple[Chain, Reading]],
+    proposal: Proposal,
+    listing: Callable[[Chain], tuple[Dense, ...] | None] = _nothing,
+) -> Spec:
+    """Return a spec of these readings that says no default, with layers listed as told."""
+    storage = proposal.storage
+    heads = tuple(
+        Head(fmap, "" if order == usual_order(fmap.axes, storage.layout) else order, listing(chain))
+        for chain, reading in chosen
+        for fmap, order in [(reading.feature_map, reading.flatten)]
+    )
+    # An order against the habit of a container's layout is clearer beside it.
+    is_said = storage.is_said and not any(head.flatten for head in heads)
+    return Spec(heads, proposal.path, None if is_said else storage.layout)
+
+
 def _without_ones(kernels: Mapping[str, tuple[int, ...] | None]) -> dict[str, object]:
     """Take a kernel of ones for none: whether a layer reads a pooled map or another is the same."""
     return {
         name: kernel if kernel and max(kernel) > 1 else None for name, kernel in kernels.items()
     }
-
-
-def _nothing(_: Chain) -> None:
-    return None
-
-
-def _names(chain: Chain) -> tuple[Dense, ...]:
-    return tuple(Dense(name) for name in chain.layers)
-
-
-def _names_and_reads(chain: Chain) -> tuple[Dense, ...]:
-    return tuple(Dense(name, "map" if name in chain.first else "dense") for name in chain.layers)

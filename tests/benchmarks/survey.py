@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import further  # noqa: F401 - registers its families
-import torch
 import trained
 from architectures import Architecture, every
 
@@ -67,7 +66,6 @@ def survey() -> list[Answer]:
 
 def orders() -> None:
     """Print what weights say of the orders of small nets, trained and untrained."""
-    torch.set_num_threads(1)  # two are slower on maps this small
     for make in (trained.trained, trained.untrained):
         for recipe in trained.RECIPES:
             found = readings([FeatureMap("CHW", recipe.sizes)])
