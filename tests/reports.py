@@ -12,6 +12,7 @@ from fcn_convert.proof import AnswersCheck, Check, LargerMap, Spread
 from fcn_convert.report import (
     FileEntry,
     LayerEntry,
+    PartEntry,
     Report,
     SpecFile,
     StoredEntry,
@@ -159,7 +160,10 @@ def report_of(*names: str) -> Report:
     return Report(
         verdict=Verdict("matches the spec", True, "activations", "written", ()),
         source=FileEntry(f"in/{names[0]}.pth", "torch (zip)", 999_600, "ab" * 32),
-        output=FileEntry(f"out/{names[0]}.safetensors", "safetensors", 2_345_678, "cd" * 32),
+        output=FileEntry(
+            *(f"out/{names[0]}.safetensors", "safetensors", 2_345_678, None),
+            (PartEntry(f"{names[0]}.1", 1_234_567, "cd" * 32), PartEntry("b", 1_111_111, None)),
+        ),
         spec={
             "version": 1,
             "layout": "torch",

@@ -144,6 +144,12 @@ def test_an_output_that_is_an_input_is_an_error(tree: Path) -> None:
     [
         pytest.param([], "nothing to convert", id="nothing"),
         pytest.param(["a.fcn.safetensors", "-o", "o"], "is an output of ours", id="ours"),
+        pytest.param(["--manifest", "m.yaml"], "convert: m.yaml has no entry", id="empty-manifest"),
+        pytest.param(
+            ["--manifest", "m.yaml", "a.fcn.safetensors", "-o", "o"],
+            "convert: a.fcn.safetensors is an output of ours, m.yaml has no entry",
+            id="ours-and-an-empty-manifest",
+        ),
         pytest.param(["a.pth"], "--out-dir DIR is missing", id="no-folder"),
         pytest.param(["none/*.pth", "-o", "out"], "no checkpoint found", id="empty-glob"),
         pytest.param(["empty", "-o", "out"], "empty: no checkpoint found", id="empty-folder"),
@@ -161,6 +167,7 @@ def test_a_batch_that_cannot_be_started_is_one_sentence(
     save(tmp_path / "a.pth")
     save(tmp_path / "a.json")
     (tmp_path / "file").write_text("")
+    (tmp_path / "m.yaml").write_text("[]\n")
     (tmp_path / "empty").mkdir()
     result = invoke("batch", *arguments)
     assert isinstance(result.exception, FcnConvertError)

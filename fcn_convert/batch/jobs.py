@@ -83,7 +83,9 @@ def chosen(
     if folder and os.path.lexists(folder) and not os.path.isdir(folder):
         raise BatchError(f"{folder}: is no folder; --out-dir names one")
     if not jobs:
-        raise BatchError(f"nothing to convert: {quoted(sources)} is an output of ours")
+        ours = [f"{source} is an output of ours" for source in sources]
+        empty = [f"{manifest} has no entry"] if manifest else []
+        raise BatchError(f"nothing to convert: {quoted([*ours, *empty])}")
     return distinct(jobs)
 
 

@@ -18,6 +18,7 @@ from fcn_convert.report.words import (
     heads,
     model_lines,
     names,
+    no_digest,
     shape,
     size,
     totals,
@@ -154,13 +155,10 @@ def _provenance(report: Report) -> Iterator[str]:
 def _files(report: Report) -> Iterator[tuple[str, ...]]:
     both: tuple[tuple[str, FileEntry], ...] = (("source", report.source), ("output", report.output))
     for role, entry in both:
-        whole = f"of its {len(entry.files)} files" if entry.files else "not computed"
-        yield role, code(entry.path), entry.format, str(entry.bytes), _digest(entry.sha256, whole)
+        digest = code(entry.sha256) if entry.sha256 else no_digest(entry)
+        yield role, code(entry.path), entry.format, str(entry.bytes), digest
         for part in entry.files:
-            yield "", code(part.name), "", str(part.bytes), _digest(part.sha256, "not computed")
+            digest = code(part.sha256) if part.sha256 else "not computed"
+            yield "", code(part.name), "", str(part.bytes), digest
     if report.spec_file:
         yield "spec", code(report.spec_file.path), "YAML", "", code(report.spec_file.sha256)
-
-
-def _digest(sha256: str | None, otherwise: str) -> str:
-    return code(sha256) if sha256 else otherwise

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from fcn_convert.errors import printable, quoted
 from fcn_convert.infer.findings import Finding
 from fcn_convert.proof import AnswersCheck, Check
-from fcn_convert.report import LayerEntry, Report, TensorEntry
+from fcn_convert.report import FileEntry, LayerEntry, Report, TensorEntry
 from fcn_convert.report.model_entry import ModelEntry
 
 
@@ -130,6 +130,11 @@ def heads(report: Report) -> Iterator[tuple[dict[str, int], str, list[LayerEntry
     for head in report.spec["heads"]:
         dense = [layers[entry["name"]] for entry in head["dense"]]
         yield head["feature_map"], head["flatten"], dense
+
+
+def no_digest(entry: FileEntry) -> str:
+    """Say why a checkpoint as a whole has no sha256."""
+    return f"of its {len(entry.files)} files" if entry.files else "not computed"
 
 
 def axes(feature_map: dict[str, int]) -> str:
