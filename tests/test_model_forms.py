@@ -174,6 +174,12 @@ def flat(x: Tensor) -> Tensor:
     return x.flatten(1)
 
 
+def hooked(module: nn.Module) -> nn.Module:
+    """Return a module whose answer is doubled by a hook."""
+    module.register_forward_hook(lambda _module, _given, answer: answer * 2)
+    return module
+
+
 HEADS: dict[str, Net] = {
     "softmax": Net(lambda self, x: self.fc(flat(x)).softmax(1), fc=dense(24)),
     "softmax-last": Net(lambda self, x: F.log_softmax(self.fc(flat(x)), -1), fc=dense(24)),
@@ -279,6 +285,27 @@ HEADS: dict[str, Net] = {
         a=dense(18),
     ),
     "no-dense": Net(lambda self, x: flat(self.conv(x).mean((2, 3))), conv=nn.Conv2d(C, 3, 1)),
+    "maxout": Net(
+        lambda self, x: self.b(self.a(flat(x)).view(-1, 3, 2).max(-1)[0]),
+        a=dense(24, 6),
+        b=dense(3),
+    ),
+    "ensemble": Net(
+        lambda self, x: torch.stack([self.a(flat(x)), self.b(flat(x))]).mean(0),
+        a=dense(24),
+        b=dense(24),
+    ),
+    "with-a-constant": Net(
+        lambda self, x: self.b(
+            torch.cat([y := self.a(flat(x)), self.b.bias.expand(y.shape[0], -1)], 1)
+        ),
+        a=dense(24, 6),
+        b=dense(11),
+    ),
+    "made-on-the-way": Net(
+        lambda self, x: nn.Softmax(dim=1)(self.a(nn.Flatten()(nn.ReLU()(x)))), a=dense(24)
+    ),
+    "hooked": Net(lambda self, x: self.a(flat(self.m(x))), m=hooked(nn.Tanh()), a=dense(24)),
     "reversed": Net(lambda self, x: self.b(self.a(flat(x)).flip(1)), a=dense(24, 6), b=dense(6)),
 }
 
@@ -316,6 +343,14 @@ def test_a_module_under_two_names_is_rewritten_under_both() -> None:
     assert network.state_dict()["b.weight"].shape == (5, C, H, W)
     [head] = spec_of(net, EXAMPLE).heads
     assert [entry.name for entry in head.dense or ()] == ["a", "b"]
+
+
+def quantised() -> nn.Module:
+    """Return a Dense layer as a library keeps it in eight bits."""
+    layer = dense(24)
+    layer.weight = nn.Parameter(torch.zeros(5, 24, dtype=torch.int8), requires_grad=False)
+    layer.forward = lambda x: x[:, :5]  # type: ignore[method-assign]
+    return layer
 
 
 ERRORS: dict[str, tuple[Net | nn.Module, str]] = {
@@ -356,8 +391,12 @@ ERRORS: dict[str, tuple[Net | nn.Module, str]] = {
         Net(lambda self, x: self.a(flat(x)) if x.sum() != 0.123 else x, a=dense(24)),
         (
             r"forward pass of Net cannot be recorded \(test_model_forms\.py:\d+: .*decides by the "
-            r"values"
+            r"values of a tensor, ne$"
         ),
+    ),
+    "quantised": (
+        Net(lambda self, x: self.a(flat(x)), a=quantised()),
+        r"^a is a quantised Linear: expected the model as it was trained",
     ),
     "wrong-input": (
         Net(lambda self, x: self.a(flat(x)), a=dense(23)),

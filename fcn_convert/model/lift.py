@@ -16,6 +16,7 @@ from typing import Any, Literal
 from fcn_convert.errors import ModelError
 from fcn_convert.model import modules, trials
 from fcn_convert.model.answers import not_understood, restored, times
+from fcn_convert.model.carrying import Operation, Trying
 from fcn_convert.model.forms import AsItIs, CellByCell, ChannelsLast, Form
 from fcn_convert.model.operations import Operations
 from fcn_convert.model.sizes import Sizes
@@ -68,6 +69,7 @@ class Lifter:
         example = next(t for t in sizes.traced.inputs if t.dim() > 2)
         self.like = torch.empty(0, dtype=torch.float64, device=example.device)
         self.batch = len(example)
+        self.trying = Trying(self.batch, self.like)
         self.graph = fx.Graph()
         self.made_from: dict[fx.Node, fx.Node] = {}
         self.copies: dict[fx.Node, fx.Node] = {}
@@ -120,11 +122,9 @@ class Lifter:
             for form in (AsItIs(), ChannelsLast()):
                 if (carried := self._carry_over(node, values, form)) is not None:
                     return carried
-        return self._as_a_whole(node, values, known)
+        return self._as_a_whole(node, values)
 
-    def _as_a_whole(
-        self, node: fx.Node, values: dict[fx.Node, Value], known: Sequence[Lifted]
-    ) -> Value:
+    def _as_a_whole(self, node: fx.Node, values: dict[fx.Node, Value]) -> Value:
         """Understand a node together with what was pending before it."""
         pending = [value for value in values.values() if isinstance(value, Pending)]
         sources = frozenset[fx.Node]().union(
@@ -137,9 +137,9 @@ class Lifter:
             assert isinstance(base, Lifted)
             if (found := self._pooled_or_rearranged(node, source, base)) is not None:
                 return found
-        if known and not pending and all(value.is_one_cell for value in known):
-            cells = self._carry_over(node, values, CellByCell())
-            return Pending(sources, node) if cells is None else cells
+        in_order = [n for n in self.sizes.traced.graph.nodes if n in sources]
+        if (cells := self._cell_by_cell(node, in_order)) is not None:
+            return cells
         return Pending(sources, pending[0].first if pending else node)
 
     # Dense layers
@@ -186,68 +186,36 @@ class Lifter:
     def _carry_over(
         self, node: fx.Node, values: dict[fx.Node, Value], form: Form
     ) -> Lifted | Many | None:
-        """Return the operation in a form, if that form gives at every window what it should."""
+        """Return one operation on maps, if this form of it gives what it should."""
         known = [value for value in values.values() if isinstance(value, Lifted)]
-        kernel = known[0].kernel
-        if any(value.kernel != kernel for value in known):
-            return None
         module = self._module_over_maps(node, known)
-        perform = self.original.operation(node, values, module)
-        originally = self.original.operation(node, values, None)
-        maps = [trials.random_map(self.batch, value.shape, self.like) for value in known]
-        try:
-            pairs = zip(known, maps, strict=True)
-            expected = originally(*(value.original(one.clone()) for value, one in pairs))
-            found = form.try_on(perform, [one.clone() for one in maps], known)
-            parts = self._compare(expected, found, known)
-            if parts is None or not all(
-                trials.slides(
-                    lambda *grown, at=at: _tensors(form.try_on(perform, grown, known))[at],
-                    self.batch,
-                    [value.shape for value in known],
-                    [self.like] * len(known),
-                )
-                for at in range(len(parts))
-            ):
-                return None
-        except Exception:  # noqa: BLE001 - the operation refuses maps, each in its own way
-            return None
-        if module is not None:
-            self._replace(str(node.target), module)
-        made = form.write(self.graph, self._writer(node, values), known)
-        if isinstance(expected, Tensor):
-            return replace(parts[0], node=made)
-        pick = self.graph.call_function
-        return Many(
-            tuple(
-                replace(part, node=pick(operator.getitem, (made, at)))
-                for at, part in enumerate(parts)
-            )
+        operation = Operation(
+            self.original.operation(node, values, None),
+            self.original.operation(node, values, module),
+            self._writer(node, values),
         )
+        carried = self.trying.carried(operation, form, known, self.graph)
+        if carried is not None and module is not None:
+            self._replace(str(node.target), module)
+        return carried
 
-    def _compare(self, expected: Any, found: Any, known: Sequence[Lifted]) -> list[Lifted] | None:
-        """Return what the answers are as maps, where they agree with the original's."""
-        pairs = list(zip(_tensors(expected), _tensors(found), strict=True))
-        parts = [self._as_map(*pair, known) for pair in pairs]
-        return [part for part in parts if part] if pairs and all(parts) else None
+    def _cell_by_cell(self, node: fx.Node, sources: Sequence[fx.Node]) -> Lifted | Many | None:
+        """Return all that leads from its sources to a node, applied to each cell by itself."""
+        known = [value for value in map(self.values.get, sources) if isinstance(value, Lifted)]
+        if not known or not all(value.is_one_cell for value in known):
+            return None
 
-    def _as_map(self, expected: Tensor, found: Tensor, known: Sequence[Lifted]) -> Lifted | None:
-        if found.dim() != self.sizes.axes + 2 or found.shape[2:] != known[0].kernel:
-            return None
-        if len(expected) != len(found) or expected.numel() != found.numel():
-            return None
-        starts = [sum(len(v.order) for v in known[:at]) for at in range(len(known))]
-        joined = [value.order + start for value, start in zip(known, starts, strict=True)]
-        count = found[0].numel()
-        orders = [known[0].order, torch.cat(joined), counting(count, found)]
-        for order in orders:
-            if len(order) == count and trials.agree(
-                expected.reshape(len(found), -1), found.flatten(1)[:, order]
-            ):
-                dense = next((value.dense for value in known if value.dense), None)
-                shape, inner = tuple(found.shape[1:]), tuple(expected.shape[1:])
-                return Lifted(known[0].node, shape, order, inner, known[0].root, dense)
-        return None
+        def compute(*vectors: Tensor) -> Any:
+            return self.original.evaluate(node, dict(zip(sources, vectors, strict=True)), {})
+
+        def write(*nodes: fx.Node) -> fx.Node:
+            made = dict(zip(sources, nodes, strict=True))
+            for other in self.original.between(sources, node):
+                made[other] = self.graph.node_copy(other, _lookup(made, self.copies))
+            return made[node]
+
+        operation = Operation(compute, compute, write)
+        return self.trying.carried(operation, CellByCell(), known, self.graph)
 
     def _module_over_maps(self, node: fx.Node, known: Sequence[Lifted]) -> nn.Module | None:
         """Return the batch norm over maps for one over vectors, which refuses maps."""
@@ -372,15 +340,6 @@ class Lifter:
             old = self.made_from.get(node)
             if old is not None and not node.users and old.users and node.op != "placeholder":
                 self.graph.erase_node(node)
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    """Return the tensors of an answer: itself, or those of a tuple."""
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, tuple | list) and all(isinstance(part, Tensor) for part in value):
-        return list(value)
-    raise TypeError("neither a tensor nor several")
 
 
 def _lookup(values: dict[fx.Node, Any], copies: dict[fx.Node, fx.Node]) -> Callable[..., Any]:

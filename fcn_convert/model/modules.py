@@ -39,6 +39,11 @@ def dense_site(node: fx.Node, model: nn.Module) -> DenseSite | None:
     """
     if node.op == "call_module":
         module = model.get_submodule(str(node.target))
+        if _is_quantised(module):
+            raise ModelError(
+                f"{printable(str(node.target))} is a quantised {type(module).__name__}: expected "
+                "the model as it was trained; make the network of that one, and quantise it after"
+            )
         if not isinstance(module, nn.Linear):
             return None
         if "weight" not in dict(module.named_parameters(recurse=False)):
@@ -52,6 +57,13 @@ def dense_site(node: fx.Node, model: nn.Module) -> DenseSite | None:
         given = dict(zip(("input", "weight", "bias"), node.args, strict=False)) | node.kwargs
         return _functional_site(given, model)
     return None
+
+
+def _is_quantised(module: nn.Module) -> bool:
+    """Whether a module computes with weights of fewer bits: torch's own, or a library's Linear."""
+    weight = module._parameters.get("weight")  # noqa: SLF001 - an attribute may be computed
+    packed = weight is not None and isinstance(module, nn.Linear) and not weight.is_floating_point()
+    return packed or "quantized" in type(module).__module__.split(".")
 
 
 def _functional_site(given: Mapping[str, Any], model: nn.Module) -> DenseSite | None:

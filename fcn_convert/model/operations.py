@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,3 +53,14 @@ class Operations:
             inputs = {n: self.evaluate(n, given, done) for n in node.all_input_nodes}
             done[node] = self.perform(node, inputs, None)
         return done[node]
+
+    def between(self, sources: Sequence[fx.Node], node: fx.Node) -> list[fx.Node]:
+        """Return the nodes of the head that lead from some sources to a node, itself included."""
+        found: set[fx.Node] = set()
+        waiting = [node]
+        while waiting:
+            other = waiting.pop()
+            if other in self.sizes.head and other not in sources and other not in found:
+                found.add(other)
+                waiting.extend(other.all_input_nodes)
+        return [other for other in self.sizes.traced.graph.nodes if other in found]

@@ -81,7 +81,7 @@ def one_line(error: BaseException) -> str:
 def raised_at(error: BaseException) -> str:
     """Return where in the user's code an exception arose, in brackets, or nothing."""
     frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-    mine = [f for f in frames if not f.filename.startswith(_OUR_FOLDERS)]
+    mine = [f for f in frames if not f.filename.startswith((*_OUR_FOLDERS, "<frozen "))]
     if not mine:
         return ""
     code = (mine[-1].code_context or [""])[0].strip()
@@ -95,7 +95,7 @@ def run(node: fx.Node, model: nn.Module, args: Any, kwargs: Any) -> Any:
     if node.op == "call_method":
         return getattr(args[0], str(node.target))(*args[1:], **kwargs)
     if node.op == "call_module":
-        return model.get_submodule(str(node.target)).forward(*args, **kwargs)
+        return model.get_submodule(str(node.target))(*args, **kwargs)
     if node.op == "get_attr":
         return attribute(model, str(node.target))
     raise AssertionError(node.op)
@@ -191,7 +191,8 @@ class _Tracer(fx.Tracer):
         )
 
     def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
-        if self._computing:
+        made_on_the_way = not any(found is m for found in self.root.modules())  # nn.Flatten()(x)
+        if self._computing or made_on_the_way:
             return forward(*args, **kwargs)
         try:
             return super().call_module(m, forward, args, kwargs)
@@ -234,7 +235,7 @@ class _Tracer(fx.Tracer):
         """Return a proxy's value, where it is a size and no value of a tensor."""
         value = obj.node.meta[VALUE]
         if isinstance(value, Tensor):
-            raise TypeError("it decides by the values of a tensor")
+            raise TypeError(f"it decides by the values of a tensor, {obj.node.name}")
         self.note()
         return value
 

@@ -17,10 +17,13 @@ from fcn_convert.torch_quietly import Tensor, fx, nn, torch
 def head_on_windows(converted: Converted, model: nn.Module, inputs: Tensor) -> list[Tensor] | None:
     """Return the original head's answers to every window, each (cells, numbers), cells by rows.
 
-    model: the original, of the inputs' dtype. None where the head reads more than its maps.
+    model: the original, of the inputs' dtype. None where the head reads more than its
+    maps, or has no Dense layer.
     """
     sizes = converted.sizes
     roots = {layer.root for layer in converted.layers}
+    if not roots:
+        return None
     maps = _trunk(converted, model, inputs, roots)
     windows = {root: _windows(maps[root], root.meta[VALUE].shape[2:]) for root in roots}
     count = len(next(iter(windows.values()), ()))
