@@ -11,7 +11,7 @@ from typing import Any
 
 from fcn_convert.model.culprits import culprits
 from fcn_convert.model.differences import difference, of_cells
-from fcn_convert.model.factory import example_of
+from fcn_convert.model.factory import example_of, user_code
 from fcn_convert.model.field import receptive_field
 from fcn_convert.model.loading import Files, Pair, load_pair
 from fcn_convert.model.picture import picture, picture_paths, write_pictures
@@ -49,7 +49,8 @@ def with_model(report: Report, request: ModelRequest, files: Files) -> Report:
     Raises ModelError where a model or an image is unusable, OutputError for a picture.
     """
     paths = picture_paths(request.images, files.converted.path)
-    entry = check_model(request, files)
+    with user_code():
+        entry = check_model(request, files)
     write_pictures(entry.pictures, paths)
     return report.with_model(entry)
 

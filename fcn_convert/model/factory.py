@@ -6,7 +6,9 @@ import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,23 @@ from fcn_convert.model.tracing import one_line, raised_at
 from fcn_convert.torch_quietly import Tensor, nn, torch
 
 FORM = "`package.module:factory` or `path/to/file.py:factory`"
+MAX_NUMBERS = 1 << 27
+"""Numbers of an input that are computed with."""
+
+
+@contextmanager
+def user_code() -> Iterator[None]:
+    """While a user's code runs, what it prints goes to stderr: stdout is for results."""
+    with redirect_stdout(sys.stderr):
+        yield
 
 
 def make_model(name: str) -> nn.Module:
     """Import a module and call the factory in it; the current folder is searched first.
 
     name: `package.module:factory`, or `path/to/file.py:factory`; the factory, a function or a
-    class, is called without arguments. Raises ModelError where any of it fails.
+    class, is called without arguments; a module object is taken as it is. Raises ModelError where
+    any of it fails.
     """
     place, separator, attribute = name.rpartition(":")
     if not separator or not place or not attribute:
@@ -30,27 +42,30 @@ def make_model(name: str) -> nn.Module:
         factory: Any = _imported(place)
         for part in attribute.split("."):
             factory = getattr(factory, part)
-        model = factory() if isinstance(factory, Callable) else factory  # type: ignore[arg-type]
+        model = factory if isinstance(factory, nn.Module) else factory()
     except ModelError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(
-            f"--model {printable(name)}: fails{raised_at(error)}: {one_line(error)}"
+            f"--model {printable(name)}: fails{raised_at(error)}: {one_line(error)}; expected what "
+            "makes the model when it is called without arguments"
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(
-            f"--model {printable(name)}: gives a {type(model).__name__}, expected an nn.Module"
+            f"--model {printable(name)}: gives {type(model).__name__}, expected an nn.Module"
         )
     return model.eval()
 
 
 def _imported(place: str) -> Any:
     sys.path.insert(0, os.getcwd())
-    if not place.endswith(".py"):
-        return importlib.import_module(place)
     path = Path(place)
+    if not place.endswith(".py"):
+        if path.is_file() or os.sep in place:
+            raise ModelError(f"--model {printable(place)}: is no Python file; expected {FORM}")
+        return importlib.import_module(place)
     if not path.is_file():
-        raise ModelError(f"--model {printable(place)}: is no file")
+        raise ModelError(f"--model {printable(place)}: is no file; expected {FORM}")
     sys.path.insert(0, str(path.resolve().parent))  # for what lies beside it
     found = importlib.util.spec_from_file_location(path.stem, path)
     assert found is not None
@@ -67,8 +82,9 @@ def example_of(sizes: str) -> Tensor:
         shape = [int(size) for size in sizes.replace("x", ",").split(",")]
     except ValueError:
         shape = []
-    if len(shape) not in {2, 3, 4} or min(shape) < 1:
+    if len(shape) not in {2, 3, 4} or min(shape) < 1 or prod(shape) > MAX_NUMBERS:
         raise ModelError(
-            f"--input {printable(sizes)}: expected the sizes of one sample, C,L or C,H,W or C,D,H,W"
+            f"--input {printable(sizes)}: expected the sizes of one sample, C,L or C,H,W or "
+            f"C,D,H,W, of {MAX_NUMBERS} numbers at most"
         )
     return torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))

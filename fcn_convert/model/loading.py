@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fcn_convert.errors import ModelError
+from fcn_convert.errors import ModelError, printable
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.strided import read_tensor
 from fcn_convert.layers import Resolved
 from fcn_convert.model.build import Converted, make_convertible
 from fcn_convert.model.factory import make_model
+from fcn_convert.model.names import names_in_model
 from fcn_convert.tensors import StateDict
 from fcn_convert.torch_quietly import Tensor, fx, nn
 
@@ -38,21 +39,20 @@ class Pair:
 def load_pair(factory: str, example: Tensor, files: Files) -> Pair:
     """Make the model and its other form, and load each strictly; raises ModelError."""
     model = make_model(factory)
-    _load(
-        model,
-        tensors_of(files.original, files.state_dict),
-        f"{files.original.path}: the model {factory}",
-    )
+    names = names_in_model(files.state_dict.tensors, model.state_dict())
+    original = tensors_of(files.original, files.state_dict)
+    before = {names[old]: tensor for old, tensor in original.items()}
+    _load(model, before, f"{files.original.path}: the model {factory}")
     made = make_convertible(model, example, "slide")
-    network = made.module
     found = tensors_of(files.converted, files.converted.state_dict(None))
     missing = [new for new in files.resolved.names.values() if new not in found]
     if missing:
         raise ModelError(f"{files.converted.path}: lacks {missing[0]}")
     # A rename is the spec's, not the model's: its module names are the original's.
-    old_names = {old: found[new] for old, new in files.resolved.names.items()}
-    _load(network, old_names, f"{files.converted.path}: the fully convolutional form of {factory}")
-    return Pair(model, network, example, made)
+    after = {names[old]: found[new] for old, new in files.resolved.names.items()}
+    where = f"{files.converted.path}: the fully convolutional form of {factory}"
+    _load(made.module, after, where)
+    return Pair(model, made.module, example, made)
 
 
 def tensors_of(checkpoint: Checkpoint, state_dict: StateDict) -> dict[str, Tensor]:
@@ -70,5 +70,8 @@ def _load(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     try:
         model.load_state_dict(tensors, strict=True, assign=True)
     except RuntimeError as error:
-        text = " ".join(str(error).split())[:400]
-        raise ModelError(f"{where} does not take its tensors: {text}") from error
+        problems = " ".join(str(error).partition(":")[2].split())[:400]
+        raise ModelError(
+            f"{where} does not take its tensors: {printable(problems)} Expected the model that was "
+            "trained, with the names and shapes of the file; let the factory make that one"
+        ) from error
