@@ -34,6 +34,18 @@ class Case(NamedTuple):
 
 
 MAP = {"feature_map": [3, 2, 2]}
+PLANTED = "raise SystemExit('planted')"
+ATTACKS = (
+    f"a'); {PLANTED} #",
+    f'b")\n{PLANTED}\nc',
+    f"c\u2028{PLANTED}",
+    f"d\r        {PLANTED}",
+    f'e"""\n{PLANTED}\n"""',
+    "f{self.__class__}",
+    "super()",
+    "self",
+    "g\\",
+)
 CASES = {
     "attributes": Case({"fc1": (5, 12), "fc2": (4, 5)}, MAP, {"fc1", "fc2"}),
     "sequential": Case(
@@ -62,6 +74,11 @@ CASES = {
     "numbers-at-the-top": Case({"0": (5, 12), "7": (4, 5)}, MAP, {"0", "7"}),
     "names-that-are-no-python": Case(
         {"class": (5, 12), "_fc-2": (4, 5), 'a"\n\\': (4, 5)}, MAP, {"class", "_fc-2", 'a"\n\\'}
+    ),
+    "names-that-attack": Case(
+        dict.fromkeys(ATTACKS[:1], (5, 12)) | dict.fromkeys(ATTACKS[1:], (4, 5)),
+        MAP,
+        set(ATTACKS),
     ),
     "a-layer-within-a-layer": Case({"fc": (5, 12), "fc.0": (4, 5)}, MAP, {"fc", "fc.0"}),
     "a-far-number": Case({"fc.1": (5, 12), "fc.4000000": (4, 5)}, MAP, {"fc.1", "fc.4000000"}),

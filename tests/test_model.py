@@ -14,6 +14,7 @@ from scripts import load_script
 from torch import Tensor, nn
 
 from fcn_convert import convert, fully_convolutional, spec_of
+from fcn_convert.head_code import code_of
 from fcn_convert.model.build import make_convertible
 from fcn_convert.model.differences import of_cells
 from fcn_convert.model.field import receptive_field
@@ -29,6 +30,7 @@ train = load_script(FOLDER.parent / "sample_checkpoints" / "train.py")
 
 every_net = pytest.mark.parametrize("name", nets.CASES)
 RELATIVE = 1e-10
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def tensors_of(answer: Any) -> list[Tensor]:
@@ -86,6 +88,22 @@ def test_the_converted_checkpoint_runs_in_the_network_and_answers_the_same(
         cells = (1,) * (len(case.input) - 1)
         assert answer.shape == (*wanted.shape, *cells)
         assert_close(answer.flatten(1), wanted.reshape(3, -1))
+
+
+@every_net
+def test_the_printed_head_takes_the_converted_layers(name: str, tmp_path: Path) -> None:
+    case = nets.CASES[name]
+    net = nets.random_net(case)
+    output = tmp_path / "model.fcn.safetensors"
+    convert(saved(net, tmp_path), spec_of(net, torch.randn(1, *case.input)), output, level="shapes")
+    namespace: dict[str, Any] = {}
+    exec(compile(code_of(tmp_path / "model.fcn.report.json"), name, "exec"), namespace)
+    head = namespace["Head"]()
+    found = load_file(output)
+    head.load_state_dict({key: found[key] for key in head.state_dict()}, strict=True)
+    layers = {layer for _, _, dense in case.heads for layer in dense}
+    assert {f"{layer}.weight" for layer in layers} <= head.state_dict().keys()
+    assert all(isinstance(head.get_submodule(layer), CONVOLUTIONS) for layer in layers)
 
 
 STRIDES = {"LeNet": (4, 4), "VGG-without-padding": (8, 8), "MTCNN": (2, 2), "1-D": (4,)}
