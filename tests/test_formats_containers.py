@@ -167,6 +167,109 @@ def test_a_pickle_of_arrays(tmp_path: Path, protocol: int) -> None:
     assert check(path, arrays).format == "pickle"
 
 
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("what", ["state dict", "module", "wrapped", "tensors", "npy"])
+def test_tensors_that_pickle_dump_saved(tmp_path: Path, protocol: int, what: str) -> None:
+    state = {
+        **net().state_dict(),
+        "large": torch.randn(200, 150),
+        "columns": torch.randn(30, 20).T,
+        "part": torch.randn(9, 4)[2:5],
+        "half": torch.randn(4).half(),
+        "none": torch.zeros(0, 3),
+    }
+    state["tied"] = state["large"]
+    if not protocol:  # see below
+        del state["large"], state["tied"]
+    saved: Any = {"wrapped": {"state_dict": state, "epoch": 3}, "module": net()}.get(what, state)
+    if what == "tensors":
+        saved = {name: nn.Parameter(t) for name, t in state.items() if t.is_floating_point()}
+    path = tmp_path / ("m.npy" if what == "npy" else "m.pkl")
+    if what == "npy":
+        np.save(path, np.array(state, dtype=object), allow_pickle=True)
+    else:
+        path.write_bytes(pickle.dumps(saved, protocol=protocol))
+    expected = {"module": net().state_dict(), "tensors": saved}.get(what, state)
+    check(path, expected)
+
+
+def test_large_tensors_and_arrays_in_protocol_0_are_refused(tmp_path: Path) -> None:
+    for at, large in enumerate((torch.ones(200, 150), np.ones((200, 150)))):
+        path = tmp_path / f"{at}.pkl"
+        path.write_bytes(pickle.dumps({"w": large}, protocol=0))
+        with pytest.raises(CheckpointError, match=r"a line is longer than 65536 .*protocol=4"):
+            open_checkpoint(path)
+
+
+def test_tensors_of_pickle_dump_are_read_in_place(tmp_path: Path) -> None:
+    path = tmp_path / "m.pkl"
+    path.write_bytes(pickle.dumps({"w": torch.randn(20, 30), "v": torch.ones(3)}, protocol=4))
+    with open_checkpoint(path) as checkpoint:
+        assert len(checkpoint.files) == 1
+
+
+def loading(raw: object) -> bytes:
+    """A pickle of one tensor whose storage is the byte string."""
+
+    class Storage:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return torch.storage._load_from_bytes, (raw,)
+
+    class Tensor:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return torch._utils._rebuild_tensor_v2, (Storage(), 0, (2,), (1,), False, {})
+
+    return pickle.dumps({"w": Tensor()}, protocol=4)
+
+
+def legacy(what: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(what, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+@pytest.mark.parametrize(
+    ("raw", "sentence"),
+    [
+        pytest.param(lambda: b"", "malformed pickle at byte 0", id="empty"),
+        pytest.param(
+            lambda: legacy(torch.ones(2).storage())[:-1], "is truncated: storage", id="cut"
+        ),
+        pytest.param(lambda: legacy(torch.ones(2)), "it does not hold a storage", id="tensor"),
+        pytest.param(lambda: legacy([1]), "it does not hold a storage", id="list"),
+        pytest.param(lambda: legacy(torch.ones(1).storage()), "it reaches byte 8 of", id="small"),
+        pytest.param(lambda: 3, "its values are no bytes", id="number"),
+        pytest.param(lambda: pickle.dumps([1] * 50000), "is not|truncated|magic", id="long"),
+    ],
+)
+def test_byte_strings_that_are_no_storage(
+    tmp_path: Path, raw: Callable[[], object], sentence: str
+) -> None:
+    path = tmp_path / "m.pkl"
+    path.write_bytes(loading(raw()))
+    with pytest.raises(CheckpointError, match=sentence):
+        open_checkpoint(path)
+
+
+def test_a_loader_in_a_file_of_torch_is_not_called(tmp_path: Path) -> None:
+    path = tmp_path / "m.pkl"
+    path.write_bytes(loading(pickle.dumps(Planted(tmp_path / "marker"))))
+    with pytest.raises(CheckpointError):
+        open_checkpoint(path)
+    assert not (tmp_path / "marker").exists()
+
+
+class Planted:
+    """Leaves a file behind where it is unpickled as pickle does."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
 def python2_pickle(arrays: dict[str, np.ndarray]) -> bytes:
     """A dictionary of arrays as Python 2 pickles it in protocol 2: texts are its byte strings."""
 

@@ -15,6 +15,7 @@ from fcn_convert.formats.numpy_records import column_major, dtype_named, objects
 from fcn_convert.formats.pickle_files import index_of
 from fcn_convert.formats.pickles import read_pickle
 from fcn_convert.formats.source import Files, Readable
+from fcn_convert.formats.torch_pickled import LOADER, PickledStorages
 from fcn_convert.formats.torch_records import RecordError
 from fcn_convert.tensors import MAX_AXES, Dtype, Index, StateDict, TensorInfo, shown, size_in_bits
 
@@ -50,9 +51,11 @@ def read_index(files: Files) -> Index:
     try:
         code, shape, is_fortran, start = _fields(file)
         if code.lstrip("|<>=")[:1] == _OBJECTS:
-            root = read_pickle(file, start, file.size).root
+            storages = PickledStorages(files)
+            root = read_pickle(file, start, file.size, {LOADER: storages.load}).root
             objects = objects_of(root) or []
-            return index_of(files, objects[0] if len(objects) == 1 else objects, "npy (pickle)")
+            only = objects[0] if len(objects) == 1 else objects
+            return index_of(files, only, "npy (pickle)", storages)
         header = read_header(file)
         if not isinstance(header, Header):
             raise RecordError(header)

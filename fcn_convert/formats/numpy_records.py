@@ -104,27 +104,34 @@ def locate_array(name: str, array: Array, files: Files, start: int = 0) -> Tenso
 
     start: where in the first file the pickle's own offsets begin.
     """
-    values, file = array.values, 0
     if size_in_bits(array.shape, array.dtype.bits) is None:
         raise RecordError(f"its size, {list(array.shape)}, overflows")
     nbytes = prod(array.shape) * array.dtype.itemsize
-    if isinstance(values, Opaque) and values.kind == "bytes":
-        length, offset = values.nbytes, start + values.offset
-    elif isinstance(values, PlacedBytes):
-        length, offset = len(values), start + values.offset
-    else:
-        source = files.main
-        file, scratch = files.scratch()
-        offset = scratch.size
-        for part in _decoded(values, lambda at, count: source.pread(start + at, count)):
-            scratch.append(part)
-        length = scratch.size - offset
+    file, offset, length = place_of(array.values, files, start)
     if length != nbytes:
         raise RecordError(
             f"it has {length} bytes, but {array.dtype.name} {list(array.shape)} needs {nbytes}"
         )
     tensor = TensorInfo(name, array.dtype, array.shape, offset, file=file)
     return column_major(tensor) if array.is_fortran else tensor
+
+
+def place_of(values: Node, files: Files, start: int = 0) -> tuple[int, int, int]:
+    """Return where a pickled byte string is: the number of the file, its offset and its length.
+
+    Where it is in its file in another form only, that is the scratch file. start: as above. Raises
+    RecordError for anything else.
+    """
+    if isinstance(values, Opaque) and values.kind == "bytes":
+        return 0, start + values.offset, values.nbytes
+    if isinstance(values, PlacedBytes):
+        return 0, start + values.offset, len(values)
+    source = files.main
+    file, scratch = files.scratch()
+    offset = scratch.size
+    for part in _decoded(values, lambda at, count: source.pread(start + at, count)):
+        scratch.append(part)
+    return file, offset, scratch.size - offset
 
 
 def objects_of(node: Node) -> list[Node] | None:

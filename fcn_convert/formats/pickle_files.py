@@ -9,8 +9,9 @@ from fcn_convert.formats.numpy_records import locate_array
 from fcn_convert.formats.pickles import Node, read_pickle
 from fcn_convert.formats.source import Files
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
-from fcn_convert.formats.torch_records import RecordError, Tensor, mapping_of
-from fcn_convert.tensors import Index, TensorInfo
+from fcn_convert.formats.torch_pickled import LOADER, PickledStorages
+from fcn_convert.formats.torch_records import RecordError, mapping_of
+from fcn_convert.tensors import Index
 
 _TEXT_STARTS = (
     *(b"(dp", b"(d.", b"(lp", b"(ip", b"}q", b"]q"),
@@ -32,15 +33,16 @@ def recognises(head: bytes) -> bool:
 
 def read_index(files: Files) -> Index:
     """Index a pickle; raises CheckpointError where it is malformed."""
-    root = read_pickle(files.main, 0, files.main.size).root
+    storages = PickledStorages(files)
+    root = read_pickle(files.main, 0, files.main.size, {LOADER: storages.load}).root
     if torch_distributed.is_metadata(root):
         return torch_distributed.index_of(files, root)
-    return index_of(files, root, "pickle")
+    return index_of(files, root, "pickle", storages)
 
 
-def index_of(files: Files, root: Node, kind: str) -> Index:
-    """Index what a pickle without storages of torch's holds."""
-    search = Search(_no_storage, lambda name, array: locate_array(name, array, files))
+def index_of(files: Files, root: Node, kind: str, storages: PickledStorages) -> Index:
+    """Index what a pickle holds; storages: those of torch's tensors in it."""
+    search = Search(storages.locate, lambda name, array: locate_array(name, array, files))
     try:
         search.run(root)
     except RecordError as error:
@@ -67,7 +69,3 @@ def _of_paddle(files: Files, search: Search, parameters: dict[str, str]) -> Inde
     except CheckpointError as error:
         raise CheckpointError(f"{files.main.path}: {error}") from None
     return Index("Paddle (pickle)", found, tuple(search.left_out), layout="paddle")
-
-
-def _no_storage(_name: str, _tensor: Tensor) -> TensorInfo:
-    raise RecordError("it refers to a storage outside of the pickle; save it with torch.save")

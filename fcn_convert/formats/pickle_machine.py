@@ -115,6 +115,11 @@ class Window:
         if self._buffer.find(b"\n", self._at) < 0:
             self._fill(min(MAX_LINE, self._end - self.position))
         stop = self._buffer.find(b"\n", self._at, self._at + MAX_LINE)
+        if stop < 0 and self._end - self.position > MAX_LINE:
+            raise PickleError(
+                f"a line is longer than {MAX_LINE} bytes, as where protocol 0 keeps an array; load "
+                "it, and save it with pickle.dump(..., protocol=4)"
+            )
         if stop < 0:
             raise PickleError("a line does not end")
         taken = self._buffer[self._at : stop]
@@ -139,10 +144,14 @@ class Window:
 
 
 class Machine:
-    """The stack, the marks and the memo of one pickle."""
+    """The stack, the marks and the memo of one pickle.
 
-    def __init__(self, window: Window) -> None:
+    known: what the calls of some functions stand for, by their dotted names, made of the arguments.
+    """
+
+    def __init__(self, window: Window, known: Mapping[str, Callable[[Node], Node]]) -> None:
         self.window = window
+        self.known = known
         self.take = window.take
         self.stack: list[Node] = []
         self.marked: list[list[Node]] = []
@@ -258,8 +267,11 @@ class Machine:
         self.string(length, "bytes", placed)
 
     def call(self, function: Node, arguments: Node) -> None:
-        """Push what a call would have made."""
-        self.push(Call(function, arguments), 88)
+        """Push what a call would have made, or, where that is known, what it stands for."""
+        if self.known and isinstance(function, Global) and function.path in self.known:
+            self.push(self.known[function.path](arguments), 88)
+        else:
+            self.push(Call(function, arguments), 88)
 
     def store(self, pairs: Sequence[Node]) -> None:
         """Set items, given as key, value, key, value, …, on the top of the stack."""

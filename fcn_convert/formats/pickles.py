@@ -15,10 +15,11 @@ from __future__ import annotations
 import codecs
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from sys import getsizeof
+from types import MappingProxyType
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.pickle_machine import (
@@ -53,13 +54,19 @@ class Pickle:
     end: int
 
 
-def read_pickle(file: Readable, start: int, end: int) -> Pickle:
+def read_pickle(
+    file: Readable,
+    start: int,
+    end: int,
+    known: Mapping[str, Callable[[Node], Node]] = MappingProxyType({}),
+) -> Pickle:
     """Interpret the pickle that starts at byte `start` and ends at `end` at the latest.
 
+    known: what the calls of some functions stand for, by their dotted names, made of the arguments.
     Raises CheckpointError where it is malformed, or larger than MAX_OPERATIONS or MAX_MEMORY.
     """
     window = Window(file, start, end)
-    machine = Machine(window)
+    machine = Machine(window, known)
     try:
         root = machine.run(OPERATIONS)
     except PickleError as error:

@@ -25,6 +25,8 @@ from fcn_convert.tensors import Index, TensorInfo, shown
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
 COUNT_BYTES = 8
+MAX_STORAGE_PICKLES = 1 << 14
+"""Bytes of the pickles of a file that holds one storage; torch writes some 200."""
 
 # The magic number, pickled: binary as LONG1 with its ten bytes, in protocols 0 and 1 as a line.
 _BINARY_MAGIC = b"\x8a\x0a" + MAGIC_NUMBER.to_bytes(10, "little")
@@ -38,28 +40,46 @@ def recognises(head: bytes) -> bool:
 
 def read_index(files: Files) -> Index:
     """Index a legacy torch file; raises CheckpointError where it is malformed."""
-    file = files.main
-    end = 0
-    header: list[Node] = []
-    for _ in range(3):
-        part = read_pickle(file, end, file.size)
-        header.append(part.root)
-        end = part.end
-    _check_header(file, header)
-    model = read_pickle(file, end, file.size)
-    keys = read_pickle(file, model.end, file.size)
     try:
-        storages = _declared(model.persistents)
-        places = _places(file, keys.root, keys.end, storages)
+        root, places = _read(files.main, files.main.size)
         search = Search(
             lambda name, tensor: _locate(name, tensor, places),
             lambda name, array: locate_array(name, array, files),
         )
-        search.run(model.root)
+        search.run(root)
     except RecordError as error:
-        raise CheckpointError(f"{file.path}: {error}") from error
+        raise CheckpointError(f"{files.main.path}: {error}") from error
     notes = (MODULE_NOTE,) if search.from_modules else ()
     return Index("torch (legacy)", tuple(search.found), tuple(search.left_out), notes)
+
+
+def read_storage(file: Readable) -> tuple[Storage, int, int]:
+    """Return the storage that a file holds as its object, where its values begin, and their bytes.
+
+    Raises CheckpointError or RecordError where it holds something else.
+    """
+    root, places = _read(file, min(file.size, MAX_STORAGE_PICKLES))
+    storage = storage_of(root)
+    if storage is None or storage.key not in places:
+        raise RecordError("it does not hold a storage")
+    return storage, *places[storage.key]
+
+
+def _read(file: Readable, limit: int) -> tuple[Node, dict[str, tuple[int, int]]]:
+    """Read the object, and where each storage's values begin, and their bytes.
+
+    limit: where the pickles end at the latest.
+    """
+    end = 0
+    header: list[Node] = []
+    for _ in range(3):
+        part = read_pickle(file, end, limit)
+        header.append(part.root)
+        end = part.end
+    _check_header(file, header)
+    model = read_pickle(file, end, limit)
+    keys = read_pickle(file, model.end, limit)
+    return model.root, _places(file, keys.root, keys.end, _declared(model.persistents))
 
 
 def _check_header(file: Readable, header: list[Node]) -> None:

@@ -128,6 +128,8 @@ def storage_of(node: Node) -> Storage | None:
 
     Raises RecordError where it has the form of a storage's id but wrong contents.
     """
+    if isinstance(node, Storage):  # it was read with the pickle
+        return node
     if isinstance(node, Persistent) and isinstance(node.value, str):
         raise RecordError(
             "its storage is named in pickle protocol 0, which cannot hold tensors; "
