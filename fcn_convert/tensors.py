@@ -303,7 +303,11 @@ class Index:
         # An entry without one weight matrix (normalisation constants, random states) is no model.
         models = [s for s in self.state_dicts if s.may_be_a_model] or self.state_dicts
         if not models:
-            raise CheckpointError("holds no state dict: nothing in it maps names to tensors")
+            others = quoted(f"{printable(e.name)}, {printable(e.reason)}" for e in self.left_out)
+            raise CheckpointError(
+                f"holds no state dict: nothing in it maps names to tensors, only {others or 'none'}"
+                "; save a dictionary of them by name, as `fc1.weight` and `fc1.bias`"
+            )
         # The same tensors offered twice, say as a module and as its state dict, are one choice.
         if any(not models[0].holds_the_same_as(other) for other in models[1:]):
             raise CheckpointError(f"{self._found()}; choose one with `state_dict:` in the spec")

@@ -98,7 +98,14 @@ def test_several_open_heads_are_written_as_one_choice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shapes", "problem"),
     [
-        pytest.param({"conv.weight": (8, 3, 3, 3)}, "has no Dense layer", id="none"),
+        pytest.param(
+            {"conv.weight": (8, 3, 3, 3)}, "no tensor has two axes, as where all are", id="none"
+        ),
+        pytest.param(
+            {"arr_0": (8, 3, 3, 3), "arr_2": (72, 5)},
+            "no 2-D tensor is called a module's `.weight` (arr_2 [72, 5]); save each by",
+            id="no names",
+        ),
         pytest.param(
             {"fc.weight": (8, 30)}, "none of its 1 Dense layers is known to read", id="no map"
         ),

@@ -36,6 +36,8 @@ MAX_SIZES = 8 * MAX_TENSORS
 LENGTH_BYTES = 8
 METADATA = "__metadata__"
 
+_NEARLY_HEADERS = (b"[", b" ", b"\t", b"\n", b"\r", b"\xef\xbb\xbf")
+"""How headers begin that break the rules, in files of which they can be told."""
 _BLANK = re.compile(rb"[ \t\n\r]*")
 # JSON's strings, less the escaped surrogates that are not one of a pair: Python takes those for
 # text, nobody else does.
@@ -52,10 +54,12 @@ _CHUNK_BYTES = 1 << 20
 
 
 def recognises(head: bytes) -> bool:
-    """Return whether the first eight bytes can be a header's length, or a header follows them."""
-    return len(head) >= LENGTH_BYTES and (
-        int.from_bytes(head[:LENGTH_BYTES], "little") <= MAX_HEADER
-        or head[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{"
+    """Return whether the first eight bytes can be a header's length, and text may follow them."""
+    header = head[LENGTH_BYTES:]
+    return header.startswith(b"{") or (
+        len(head) >= LENGTH_BYTES
+        and int.from_bytes(head[:LENGTH_BYTES], "little") <= MAX_HEADER
+        and header.startswith(_NEARLY_HEADERS) == bool(header)
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,11 @@ _TABLE_MAGIC = bytes.fromhex("57fb808b247547db")
 _TAR = slice(257, 262)
 _ONNX_FIELDS = b"\x12\x1a\x22\x2a\x32\x3a\x42\x72"
 """Which fields of a protobuf can follow an ONNX model's version."""
+_LENGTH = rb"[\x80-\xff]+[\x00-\x7f]"
+"""A length of 128 or more, as a protobuf has it."""
+_META_GRAPH = re.compile(rb"\n" + _LENGTH + rb"\x12" + _LENGTH + rb"\n")
+_PADDLE_PROGRAM = re.compile(rb"\n" + _LENGTH + rb"\x08\x00\x10\xff{9}\x01")
+_PADDLE_PARAMETERS = re.compile(rb"\0{16}.\0\0\0\x08.\x10", re.DOTALL)
 _SHOWN = 24
 
 
@@ -35,6 +41,22 @@ def _is_onnx(head: bytes, _: bytes) -> bool:
         head[:1] == b"\x08"
         and b"\x02" < head[1:2] < b"\x20"
         and head[2:3] in {*map(_byte, _ONNX_FIELDS)}
+    )
+
+
+def _matches(*patterns: re.Pattern[bytes]) -> Callable[[bytes, bytes], bool]:
+    return lambda head, _: any(pattern.match(head) for pattern in patterns)
+
+
+def _is_caffe(head: bytes, _: bytes) -> bool:
+    """Return whether a protobuf begins with a net's name, and layers of either version follow."""
+    end = 2 + head[1] if len(head) > 1 else 0
+    name = head[2:end]
+    return (
+        head[:1] == b"\x0a"
+        and name.isascii()
+        and name.decode("latin-1").isprintable()
+        and (head[end:].startswith((b"\xa2\x06", b"\x12")))
     )
 
 
@@ -93,7 +115,21 @@ SIGNATURES: tuple[Signature, ...] = (
         "is a TensorFlow Lite model: convert the model it was made of",
     ),
     Signature(_begins(b"\x08\x01\x12"), f"is a TensorFlow SavedModel's graph: {_TENSORFLOW}"),
-    Signature(_is_graph, f"is a frozen graph of TensorFlow, or a Caffe model: {_TENSORFLOW}"),
+    Signature(
+        _is_caffe,
+        "is a Caffe model: load it with Caffe and save its blobs by name, as conv1.weight and "
+        "conv1.bias, with numpy.savez",
+    ),
+    Signature(_is_graph, f"is a frozen graph of TensorFlow: {_TENSORFLOW}"),
+    Signature(
+        _matches(_META_GRAPH),
+        f"is the graph of a checkpoint of TensorFlow, without its values: {_TENSORFLOW}",
+    ),
+    Signature(
+        _matches(_PADDLE_PROGRAM, _PADDLE_PARAMETERS),
+        "is a model that Paddle exported for inference, whose parameters have no names: save its "
+        "state_dict() with paddle.save",
+    ),
     Signature(
         lambda _, tail: tail == _TABLE_MAGIC,
         f"is a checkpoint of TensorFlow, or its index: {_TENSORFLOW}",

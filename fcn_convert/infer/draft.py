@@ -37,7 +37,7 @@ def draft_spec(checkpoint: Path, state_dict: str | None = None) -> SpecDraft:
     with open_checkpoint(checkpoint) as opened:
         proposal = propose(opened, state_dict)
     if not proposal.heads:
-        raise SpecError([f"{checkpoint}: {_no_head(proposal)}"])
+        raise SpecError([f"{checkpoint}: {_no_head(proposal, chosen)}"])
     remarks = [f"Written by `fcn-convert init` for {checkpoint.name}.", *_others(proposal)]
     if proposal.spec is not None:
         over = [_reasons(head) for head in proposal.heads]
@@ -46,10 +46,17 @@ def draft_spec(checkpoint: Path, state_dict: str | None = None) -> SpecDraft:
     return SpecDraft(_open(proposal, remarks), problems)
 
 
-def _no_head(proposal: Proposal) -> str:
+def _no_head(proposal: Proposal, state_dict: StateDict) -> str:
     found = {**proposal.other, **proposal.unclear}
+    unnamed = [tensor for tensor in state_dict.tensors.values() if len(tensor.shape) == 2]
+    if not found and unnamed:
+        listed = quoted((f"{tensor.name} {list(tensor.shape)}" for tensor in unnamed), 4)
+        return (
+            f"has no Dense layer: no 2-D tensor is called a module's `.weight` ({listed}); save "
+            "each by its layer's name, as `fc1.weight` and `fc1.bias`"
+        )
     if not found:
-        return "has no Dense layer: no 2-D tensor that is called a module's `.weight`"
+        return "has no Dense layer: no tensor has two axes, as where all are convolutions already"
     listed = quoted((f"{name}: {reason}" for name, reason in found.items()), 4)
     return f"none of its {len(found)} Dense layers is known to read a feature map ({listed})"
 

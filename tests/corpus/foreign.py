@@ -18,6 +18,21 @@ FOREIGN = {
     "tflite": (b"\x1c\0\0\0TFL3\x14\0", "is a TensorFlow Lite model"),
     "saved-model": (b"\x08\x01\x12\xcb\x05", "is a TensorFlow SavedModel"),
     "graph": (b"\x0a\x1a\x0a\x05input\x12\x0bPlaceholder", "is a frozen graph of TensorFlow"),
+    "caffe": (b"\x0a\x05LeNet\xa2\x06\x50\x0a\x05mnist", "is a Caffe model"),
+    "caffe-v1": (b"\x0a\x07AlexNet\x12\xa6\x01\x0a\x04data", "is a Caffe model"),
+    "tf-meta": (b"\x0a\xba\x45\x12\x97\x45\x0a\x2c\x0a\x03Abs", "is the graph of a checkpoint"),
+    "pdmodel": (
+        b"\x0a\xe2\x88\x68\x08\0\x10" + b"\xff" * 9 + b"\x01\x1a\x24",
+        "is a model that Paddle exported for inference",
+    ),
+    "pdiparams": (
+        bytes(16) + b"\x04\0\0\0\x08\x05\x10\x20\x68\xa9",
+        "is a model that Paddle exported for inference",
+    ),
+    "binary": (
+        b"\x21\x43\0\0\0\0\0\0\xcd\xcc\x4c\x3e" * 9,
+        r"is no checkpoint known here \(it starts",
+    ),
     "tf-index": (b"\0\0\0\0" + bytes.fromhex("57fb808b247547db"), "is a checkpoint of TensorFlow"),
     "tf-names": (b'model_checkpoint_path: "m.ckpt"', "names a checkpoint of TensorFlow"),
     "matlab": (b"MATLAB 5.0 MAT-file, Platform", "is a MATLAB file"),
@@ -29,5 +44,8 @@ FOREIGN = {
     "text": (b"hello world\n", "is no checkpoint known here \\(a text that starts with"),
     "json": (b'{"a": 1}', "is JSON without a `weight_map`"),
     "other-zip": (b"PK\x05\x06" + bytes(18), "is a zip file with no data.pkl.*it is empty"),
-    "list": (pickle.dumps([1, 2]), "holds no state dict"),
+    "list": (
+        pickle.dumps([1, 2]),
+        r"only \(the whole file\), a list of 2 entries, which have no names; save a dictionary",
+    ),
 }
