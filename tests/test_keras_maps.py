@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -127,6 +126,7 @@ def test_settings_that_mean_nothing_tell_nothing_false(kind: str, key: str, brok
 
 def network(path: Path, config: dict[str, Any] | None, features: int = 280) -> None:
     """Write a file as Keras 2 does: a convolution of 8 channels, and the Dense layer `fc`."""
+    h5py = pytest.importorskip("h5py", reason="of the extra dev-heavy")
     rng = np.random.default_rng(2)
     with h5py.File(path, "w") as file:
         if config is not None:
@@ -140,6 +140,7 @@ def network(path: Path, config: dict[str, Any] | None, features: int = 280) -> N
             group[f"{name}/kernel:0"] = rng.standard_normal(shape).astype("f4")
 
 
+@pytest.mark.heavy
 def test_init_takes_map_and_order_from_the_configuration(tmp_path: Path) -> None:
     path = tmp_path / "net.h5"
     network(path, sequential([CONV_VALID, FLATTEN, DENSE], [9, 7, 3]))
@@ -149,12 +150,14 @@ def test_init_takes_map_and_order_from_the_configuration(tmp_path: Path) -> None
     assert text.endswith("feature_map: [8, 7, 5]\n")  # HWC, as Keras does: not said
     assert "the file's configuration gives it 8×7×5 HWC" in text
     convert(path, tmp_path / "net.yaml", tmp_path / "o.safetensors")
+    h5py = pytest.importorskip("h5py", reason="of the extra dev-heavy")
     with h5py.File(path) as file:
         dense = file["model_weights/fc/fc/kernel:0"][()]
     seen = load_file(tmp_path / "o.safetensors")["fc.weight"]
     assert torch.equal(seen, torch.tensor(dense.reshape(7, 5, 8, 5).transpose(3, 2, 0, 1).copy()))
 
 
+@pytest.mark.heavy
 def test_without_a_configuration_the_order_is_that_of_keras(tmp_path: Path) -> None:
     path = tmp_path / "net.h5"
     network(path, None, features=8 * 5 * 5)
@@ -168,6 +171,7 @@ def test_without_a_configuration_the_order_is_that_of_keras(tmp_path: Path) -> N
     assert report.layers[0].flatten == "HWC"
 
 
+@pytest.mark.heavy
 def test_a_spec_that_the_configuration_contradicts_is_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "net.h5"
     network(path, sequential([CONV_VALID, FLATTEN, DENSE], [9, 7, 3]))

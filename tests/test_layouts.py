@@ -335,10 +335,47 @@ def test_nested_models_of_keras(keras: Any, tmp_path: Path, suffix: str) -> None
 
 @pytest.mark.heavy
 @pytest.mark.filterwarnings("ignore")
-def test_bare_weights_need_their_configuration(keras: Any, tmp_path: Path) -> None:
-    trained(keras).save_weights(tmp_path / "m.weights.h5")
-    with pytest.raises(CheckpointError, match=r"put the model's m\.keras beside it"):
-        open_checkpoint(tmp_path / "m.weights.h5")
+def test_bare_weights_are_named_by_their_groups(keras: Any, tmp_path: Path) -> None:
+    model = trained(keras)
+    model.save(tmp_path / "m.keras")
+    model.save_weights(tmp_path / "bare.weights.h5")
+    spec = {"feature_map": [5, 3, 2]}
+    convert(tmp_path / "m.keras", spec, tmp_path / "m.safetensors")
+    report = convert(tmp_path / "bare.weights.h5", spec, tmp_path / "bare.safetensors")
+    groups = {"conv2d": "conv", "batch_normalization_1": "bn1", "batch_normalization": "bn"}
+    groups |= {"separable_conv2d": "sep", "depthwise_conv2d": "depth"}
+    groups |= {"dense_1": "fc2", "dense": "fc1"}
+    found = {}
+    for name, value in load_file(tmp_path / "bare.safetensors").items():
+        group, _, rest = name.partition(".")
+        found[f"{groups[group]}.{rest}"] = value
+    expected = load_file(tmp_path / "m.safetensors")
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert "no configuration lies beside it" in " ".join(report.notes)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [
+        (4, ["weight", "bias", "running_mean", "running_var"]),
+        (3, ["vars.0", "vars.1", "vars.2"]),
+        (2, ["running_mean", "running_var"]),
+    ],
+)
+def test_what_a_group_does_not_tell_keeps_its_number(
+    count: int, expected: list[str], tmp_path: Path
+) -> None:
+    h5py = pytest.importorskip("h5py", reason="of the extra dev-heavy")
+    with h5py.File(tmp_path / "m.weights.h5", "w") as file:
+        file["layers/conv2d/vars/0"] = np.zeros((3, 3, 1, 5), "f4")
+        for at in range(count):
+            file[f"layers/functional/layers/batch_normalization_2/vars/{at}"] = np.zeros(5, "f4")
+    with open_checkpoint(tmp_path / "m.weights.h5") as checkpoint:
+        found = checkpoint.state_dict(None).tensors
+    norm = "functional.batch_normalization_2"
+    assert set(found) == {"conv2d.weight", *(f"{norm}.{role}" for role in expected)}
 
 
 @pytest.mark.heavy

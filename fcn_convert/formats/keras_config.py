@@ -22,7 +22,8 @@ class LayerConfig:
     """A layer: its name and class, its settings, and the layers inside of it.
 
     wrapped: the one layer that a wrapper such as TimeDistributed applies. reads: the layers whose
-    output it takes, where it is first used. results: those whose output a model gives.
+    output it takes, where it is first used. results: those whose output a model gives. group: what
+    a file calls it, where only the file is known.
     """
 
     name: str
@@ -32,6 +33,7 @@ class LayerConfig:
     wrapped: LayerConfig | None = None
     reads: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
+    group: str = ""
 
     def find(self, name: str) -> tuple[LayerConfig, ...]:
         """Return the way to a layer inside of this one; empty where it is not there."""
@@ -128,7 +130,7 @@ def saved_names(model: LayerConfig) -> Iterator[tuple[str, LayerConfig]]:
         name = snake_case(layer.kind)
         count = used.get(name, 0)
         used[name] = count + 1
-        yield f"{name}_{count}" if count else name, layer
+        yield layer.group or (f"{name}_{count}" if count else name), layer
 
 
 def epsilons(model: LayerConfig) -> tuple[str, ...]:

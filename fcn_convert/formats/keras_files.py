@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fcn_convert.formats.hdf5 import SIGNATURE, Arrays, read_arrays
 from fcn_convert.formats.json_text import MAX_JSON, parse_json
 from fcn_convert.formats.keras_config import LayerConfig, epsilons, read_config
 from fcn_convert.formats.keras_maps import flattened_maps
-from fcn_convert.formats.keras_weights import Layers, by_names, by_numbers
+from fcn_convert.formats.keras_weights import Layers, by_names, by_numbers, model_of_groups
 from fcn_convert.formats.layouts import by_name, keras_layer, viewed
 from fcn_convert.formats.source import Files, Part, SourceFile
 from fcn_convert.formats.torch_records import RecordError
@@ -34,6 +35,10 @@ from fcn_convert.tensors import Checksum, Index, LeftOut, StateDict
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.weights.h5", "model.weights.json"
 _WHOLE = "model_weights"
 _SUFFIX = ".weights.h5"
+GROUPS_NOTE = (
+    "no configuration lies beside it: layers are called as the file's groups, and these names tell "
+    "what their variables are"
+)
 _NOT_WEIGHTS = {
     "optimizer": "optimizer state",
     "optimizer_weights": "optimizer state",
@@ -54,7 +59,10 @@ def read_index(files: Files) -> Index:
     if _has_names(arrays, "") or _has_names(arrays, _WHOLE):
         return _named(file.path, arrays)
     if any("/vars/" in path for path in arrays.tensors):
-        return _numbered("Keras weights (h5)", file.path, arrays, _config_beside(files))
+        config = _config_beside(files)
+        model = config or model_of_groups(arrays)
+        index = _numbered("Keras weights (h5)", file.path, arrays, model)
+        return index if config else replace(index, notes=(*index.notes, GROUPS_NOTE))
     tensors = StateDict("", arrays.tensors, arrays.left_out)
     return Index("HDF5", (tensors,), foreign_names=True)
 
@@ -88,18 +96,15 @@ def _config(path: Path, raw: bytes) -> LayerConfig:
     return read_config(path, parse_json(path, CONFIG, raw))
 
 
-def _config_beside(files: Files) -> LayerConfig:
-    """Return the configuration that lies beside a file of nothing but weights."""
+def _config_beside(files: Files) -> LayerConfig | None:
+    """Return the configuration that lies beside a file of nothing but weights, if any."""
     path = files.main.path
     stem = path.name.removesuffix(_SUFFIX)
     for name in (f"{stem}.keras", f"{stem}.json", CONFIG):
         if os.path.exists(path.parent / name):
             beside = files.opened[files.sibling(name)]
             return _config(beside.path, _text_of_config(beside))
-    raise CheckpointError(
-        f"{path}: holds weights by number, without saying of which layers; put the model's "
-        f"{stem}.keras beside it, or its model.to_json() as {stem}.json"
-    )
+    return None
 
 
 def _text_of_config(file: SourceFile) -> bytes:

@@ -6,15 +6,16 @@ numbers, `layers/conv2d/vars/0` (Keras 3), where only the configuration says wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fcn_convert.formats.hdf5 import Arrays
-from fcn_convert.formats.keras_config import LayerConfig, saved_names
+from fcn_convert.formats.keras_config import LayerConfig, saved_names, snake_case
 from fcn_convert.formats.layouts import Layer
 from fcn_convert.formats.torch_records import RecordError
-from fcn_convert.tensors import TensorInfo, shown
+from fcn_convert.tensors import TensorInfo, natural_key, shown
 
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")
 _KERNEL_AND_BIAS = ("kernel", "bias")
@@ -34,6 +35,9 @@ _NORMS: Mapping[str, tuple[str, ...]] = {
     "LayerNormalization": (),
     "GroupNormalization": (),
 }
+
+_KINDS = {snake_case(kind): kind for kind in (*_VARIABLES, *_NORMS)}
+_COUNTED = re.compile(r"_\d+$")
 
 
 @dataclass
@@ -107,6 +111,33 @@ def by_numbers(arrays: Arrays, model: LayerConfig) -> Layers:
     layers = Layers()
     _number("", model, "", arrays, layers)
     return layers
+
+
+def model_of_groups(arrays: Arrays, place: str = "") -> LayerConfig:
+    """Return a model as the groups of a file that numbers variables show it, where none is said.
+
+    A group is called after its layer's class, so that both are known, but for the author's names.
+    """
+    names = set()
+    for container in CONTAINERS:
+        inside = f"{_path(place, container)}/"
+        found = (path.removeprefix(inside) for path in arrays.attributes if path.startswith(inside))
+        names |= {(inside, rest.partition("/")[0]) for rest in found}
+    ordered = sorted(names, key=lambda name: natural_key(name[1]))
+    layers = tuple(_layer_of_group(arrays, inside + name, name) for inside, name in ordered)
+    return LayerConfig("", "Functional", {}, layers)
+
+
+def _layer_of_group(arrays: Arrays, place: str, name: str) -> LayerConfig:
+    stem = _COUNTED.sub("", name)
+    kind = _KINDS.get(stem, stem)
+    layers = model_of_groups(arrays, place).layers
+    if kind not in _NORMS:
+        return LayerConfig(name, kind, {}, layers, group=name)
+    more = len(_variables(arrays, place)) - len(_NORMS[kind])
+    # Where there is one more, nothing says whether it is the scale or the offset.
+    settings = dict.fromkeys(("scale", "center"), more > 0)
+    return LayerConfig(name, stem if more == 1 else kind, settings, layers, group=name)
 
 
 def _number(place: str, model: LayerConfig, prefix: str, arrays: Arrays, layers: Layers) -> None:

@@ -37,7 +37,7 @@ def draft_spec(checkpoint: Path, state_dict: str | None = None) -> SpecDraft:
     with open_checkpoint(checkpoint) as opened:
         proposal = propose(opened, state_dict)
     if not proposal.heads:
-        raise SpecError([f"{checkpoint}: {_no_head(proposal, chosen)}"])
+        raise SpecError([f"{checkpoint}: {_no_head(proposal)}"])
     remarks = [f"Written by `fcn-convert init` for {checkpoint.name}.", *_others(proposal)]
     if proposal.spec is not None:
         over = [_reasons(head) for head in proposal.heads]
@@ -46,9 +46,10 @@ def draft_spec(checkpoint: Path, state_dict: str | None = None) -> SpecDraft:
     return SpecDraft(_open(proposal, remarks), problems)
 
 
-def _no_head(proposal: Proposal, state_dict: StateDict) -> str:
+def _no_head(proposal: Proposal) -> str:
     found = {**proposal.other, **proposal.unclear}
-    unnamed = [tensor for tensor in state_dict.tensors.values() if len(tensor.shape) == 2]
+    tensors = proposal.state_dict.tensors.values()
+    unnamed = [tensor for tensor in tensors if len(tensor.shape) == 2]
     if not found and unnamed:
         listed = quoted((f"{tensor.name} {list(tensor.shape)}" for tensor in unnamed), 4)
         return (
