@@ -20,6 +20,10 @@ ELEMENTWISE = {"weight", "bias", "running_mean", "running_var"}
 """What a norm's or an activation's tensors are called."""
 NORMED = ("weight_g", "weight_orig", "original", "original0")
 """Ends of the names under which weight and spectral norm keep what the weight is made of."""
+NAMELESS = (
+    "`weight` is of a Dense layer saved by itself, which has no name; save it in a network, "
+    "torch.save(nn.Sequential(layer).state_dict(), ...), where it is called 0"
+)
 RESERVED = "__metadata__"
 """Not a tensor's name in a safetensors header."""
 
@@ -64,6 +68,9 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
     problems: list[str] = []
     spec = replace(spec, heads=tuple(h.flattened_as(state_dict.layout) for h in spec.heads))
     weights = dense_weights(state_dict)
+    bare = state_dict.tensors.get("weight")
+    if not weights and bare is not None and len(bare.shape) == 2:
+        raise SpecError([NAMELESS])
     heads = [_named_layers(spec, head, state_dict, weights, problems) for head in spec.heads]
     named = {layer.name for head in heads for layer in head or ()}
     found = [

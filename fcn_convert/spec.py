@@ -14,7 +14,7 @@ from fcn_convert.tensors import FlattenedMap, Layout
 MAX_DENSE = 1000
 MAX_HEADS = 100
 """More than any network has, and few enough to hold each against all others."""
-MAX_SPEC_BYTES = 1 << 18
+MAX_SPEC_BYTES = 1 << 17
 AXES: Mapping[int, str] = {2: "CL", 3: "CHW", 4: "CDHW"}
 """Axis names of a feature map, channels first, by their number."""
 

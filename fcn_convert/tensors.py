@@ -187,6 +187,7 @@ class StateDict:
     unreadable: tensors that have no plain row of values (quantized, sparse, …), with the reason.
     layout: whose habit its arrays are stored by.
     flattened: the maps that Dense layers read, by their names, where the file says so.
+    broken: why it cannot be read, where it lies about a tensor; it has none then.
     """
 
     path: str
@@ -195,15 +196,25 @@ class StateDict:
     unreadable: tuple[LeftOut, ...] = ()
     layout: Layout = "torch"
     flattened: Mapping[str, FlattenedMap] = field(default_factory=dict)
+    broken: str = ""
 
     @property
     def may_be_a_model(self) -> bool:
         """Whether it holds a weight matrix, or something unreadable that may be one."""
-        return bool(self.unreadable) or any(len(t.shape) > 1 for t in self.tensors.values())
+        if self.unreadable or self.broken:
+            return True
+        return any(len(t.shape) > 1 for t in self.tensors.values())
 
     def holds_the_same_as(self, other: StateDict) -> bool:
         """Return whether both hold the same tensors by the same names."""
-        return self.tensors == other.tensors and self.unreadable == other.unreadable
+        mine, others = ((found.tensors, found.unreadable, found.broken) for found in (self, other))
+        return mine == others
+
+    @property
+    def size(self) -> str:
+        """How much it holds, in words."""
+        count = len(self.tensors) + len(self.unreadable)
+        return "unreadable" if self.broken else f"{count} tensors"
 
     @property
     def ties(self) -> tuple[tuple[str, ...], ...]:
@@ -279,6 +290,8 @@ class Index:
         holds tensors that cannot be written.
         """
         chosen = self._at(path) if path is not None else self._only()
+        if chosen.broken:
+            raise CheckpointError(chosen.broken)
         if chosen.unreadable:
             listed = quoted(
                 f"{printable(entry.name[:_MAX_SHOWN])} is {entry.reason}"
@@ -315,7 +328,7 @@ class Index:
 
     def _found(self) -> str:
         listed = quoted(
-            f"{printable(s.path[:_MAX_SHOWN]) or '(the whole file)'} ({len(s.tensors)} tensors)"
+            f"{printable(s.path[:_MAX_SHOWN]) or '(the whole file)'} ({s.size})"
             for s in self.state_dicts
         )
         return f"holds {listed or 'none at all'}"

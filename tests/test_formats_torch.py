@@ -375,12 +375,28 @@ def test_constants_beside_the_model_are_no_choice(tmp_path: Path) -> None:
     check(path, {"w": some(2, 2)})
 
 
+def test_a_state_dict_that_lies_does_not_hide_another(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    endless = torch.ones(1).expand(10**6, 10**6)
+    weight = {"fc.weight": some(2, 2)}
+    save(path, {"model": weight, "other": {"fc.weight": endless}}, zipped=True)
+    check(path, weight, "model")
+    with pytest.raises(
+        CheckpointError, match=r"holds model \(1 tensors\), other \(unreadable\); ch"
+    ):
+        opened(path).state_dict(None)
+    with pytest.raises(
+        CheckpointError, match=r"tensor 'fc.weight' cannot be read: its 4 bytes stand"
+    ):
+        opened(path).state_dict("other")
+
+
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_a_quantized_model_is_not_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     quantized = torch.quantize_per_tensor(some(2, 2), 0.1, 0, torch.qint8)
     save(path, {"m": {"w": quantized, "b": some(2)}, "mean": {"x": some(1, 3)}}, zipped=True)
-    with pytest.raises(CheckpointError, match=r"holds m \(1 tensors\), mean \(1 tensors\); choose"):
+    with pytest.raises(CheckpointError, match=r"holds m \(2 tensors\), mean \(1 tensors\); choose"):
         opened(path).state_dict(None)
 
 
@@ -388,7 +404,7 @@ def test_a_quantized_model_is_not_passed_over(tmp_path: Path) -> None:
     "data",
     [
         pytest.param(some(2, 2), id="a-tensor"),
-        pytest.param([{"w": some(2, 2)}], id="a-list"),
+        pytest.param([some(2, 2), some(2)], id="a-list"),
         pytest.param({}, id="nothing"),
         pytest.param({"epoch": 1, "note": "x"}, id="no-tensors"),
         pytest.param(3, id="a-number"),

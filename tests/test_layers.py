@@ -319,6 +319,14 @@ def test_dense_left_out_is_refused(shapes: Shapes, message: str) -> None:
         resolved("feature_map: [3, 2, 2]", shapes)
 
 
+@pytest.mark.parametrize("spec", [{}, {"dense": ["weight"]}], ids=["unnamed", "named"])
+def test_a_layer_saved_by_itself_has_no_name(spec: dict[str, Any]) -> None:
+    found = problems({"feature_map": [3, 2, 2], **spec}, {"weight": (5, 12), "bias": (5,)})
+    (problem,) = found
+    assert "saved by itself, which has no name" in problem
+    assert "nn.Sequential(layer)" in problem
+
+
 def test_many_candidates_are_cut() -> None:
     shapes = dense(**{f"l{at}": (5, 12) for at in range(30)})
     (problem,) = problems({"feature_map": [3, 2, 2]}, shapes)

@@ -248,7 +248,7 @@ def test_state_dicts_that_were_not_chosen_are_left_out_by_name(schema: Any, tmp_
     report = convert(tmp_path / "net.pth", {"feature_map": [4, 2, 2], "state_dict": "ema"})
     left_out = {e["name"]: e["reason"] for e in validated(report, schema)["tensors"][1:]}
     assert left_out.keys() == {"model", "epoch"}
-    assert left_out["model"] == "another state dict, of 2 tensors; ema was taken"
+    assert left_out["model"] == "another state dict (2 tensors); ema was taken"
 
 
 def test_ties_and_renames_are_reported(schema: Any, tmp_path: Path) -> None:

@@ -32,6 +32,9 @@ MAX_NAMES = 64 * MAX_TENSORS
 """Characters of all names put together from their parts."""
 _MAX_SHOWN = 60
 
+MAX_LISTED = 16
+"""Members of a list that are looked into: a state dict, an optimizer's, an epoch."""
+
 EXTRA_STATE = "_extra_state"
 MODULE_NOTE = (
     "names are those of the modules' default state_dict(); their state-dict hooks were not run"
@@ -48,6 +51,10 @@ Locate = Callable[[str, Tensor], TensorInfo]
 """Places a tensor of that name in the file; raises RecordError where it does not fit."""
 LocateArray = Callable[[str, Array], TensorInfo]
 """The same for an array of NumPy's."""
+
+
+class TensorError(RecordError):
+    """A tensor of a state dict that lies about itself, or is malformed."""
 
 
 @dataclass
@@ -71,41 +78,65 @@ class Search:
         """
         if not self._visit("", root, 0):
             self.left_out.append(LeftOut("(the whole file)", _describe(root)))
+        if self.found and all(found.broken for found in self.found):
+            raise RecordError(self.found[0].broken)
 
     def _visit(self, path: str, node: Node, depth: int) -> bool:
         """Collect the state dicts under `node`; return whether there are any."""
         if _is_module(node):
             self.from_modules = True
-            self.collect(path, self._module_entries(node))
-            return True
+            return self._collect(path, self._module_entries(node))
         mapping = mapping_of(node)
-        if mapping is None or depth > MAX_WRAPPERS or _is_optimizer(mapping):
+        if depth > MAX_WRAPPERS or (mapping is not None and _is_optimizer(mapping)):
             return False
+        if mapping is None:
+            return _is_list(node) and self._visit_members(path, node, depth)
         self._count(len(mapping))
         if self._are_layers(mapping, depth):
-            self.collect(path, self._layer_entries(mapping))
-            return True
+            return self._collect(path, self._layer_entries(mapping))
         inner = {
             key: self._visit(self._join(path, key), value, depth + 1)
             for key, value in mapping.items()
             if isinstance(key, str) and _may_hold_weights(key)
         }
         if not any(inner.values()):
-            return self._collect_mapping(path, mapping)
+            return _holds_tensors(mapping) and self._collect(path, iter(mapping.items()))
+        if _holds_weights(mapping):  # a state dict with something else in it
+            return self._collect(path, iter(mapping.items()))
         for key, value in mapping.items():
             if not inner.get(key):
                 self._keep(1)
                 self.left_out.append(LeftOut(self._join(path, key), _describe(value)))
         return True
 
-    def _collect_mapping(self, path: str, mapping: dict[Node, Node]) -> bool:
-        holds_tensors = _holds_tensors(mapping)
-        if holds_tensors:
-            self.collect(path, iter(mapping.items()))
-        return holds_tensors
+    def _visit_members(self, path: str, members: Nodes, depth: int) -> bool:
+        """Look into a list, as of a state dict and its epoch, whose members are numbered."""
+        if len(members) > MAX_LISTED:
+            return False
+        self._count(len(members))
+        inner = [
+            not _is_list(member) and self._visit(self._join(path, str(at)), member, depth + 1)
+            for at, member in enumerate(members)
+        ]
+        if any(inner):
+            for at, (found, member) in enumerate(zip(inner, members, strict=True)):
+                if not found:
+                    self.left_out.append(LeftOut(self._join(path, str(at)), _describe(member)))
+        return any(inner)
+
+    def _collect(self, path: str, entries: Iterator[tuple[Node, Node]]) -> bool:
+        """Take a state dict, or note why it cannot be read: another one may be asked for."""
+        try:
+            self.collect(path, entries)
+        except TensorError as error:
+            self.found.append(StateDict(path, {}, broken=str(error)))
+        return True
 
     def collect(self, path: str, entries: Iterator[tuple[Node, Node]]) -> None:
-        """Take the entries, names and nodes, for one state dict; raises RecordError."""
+        """Take the entries, names and nodes, for one state dict; raises RecordError.
+
+        TensorError where a single tensor is what cannot be read.
+        """
         tensors: dict[str, TensorInfo] = {}
         left_out: list[LeftOut] = []
         unreadable: list[LeftOut] = []
@@ -128,7 +159,7 @@ class Search:
                 else:
                     left_out.append(LeftOut(name, _describe(node)))
             except RecordError as error:
-                raise RecordError(f"tensor {shown(name)} cannot be read: {error}") from error
+                raise TensorError(f"tensor {shown(name)} cannot be read: {error}") from error
         self.found.append(StateDict(path, tensors, tuple(left_out), tuple(unreadable)))
 
     def _are_layers(self, node: Node, depth: int = 0) -> bool:
@@ -222,6 +253,16 @@ def _holds_tensors(mapping: dict[Node, Node]) -> bool:
         return any(_record(value) is not None for value in mapping.values())
     except RecordError:
         return True
+
+
+def _holds_weights(mapping: dict[Node, Node]) -> bool:
+    """Return whether modules' weights are among the values, and not just a trainer's tensors."""
+    weights = {
+        name: value
+        for name, value in mapping.items()
+        if isinstance(name, str) and name.endswith(".weight")
+    }
+    return _holds_tensors(weights)
 
 
 def _is_list(node: Node) -> bool:

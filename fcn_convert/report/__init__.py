@@ -335,7 +335,7 @@ def _not_chosen(original: Checkpoint, chosen: StateDict) -> Iterator[LeftOut]:
     taken = chosen.path or WHOLE_FILE
     for other in original.index.state_dicts:
         if other.path != chosen.path:  # reading it by a layout makes another object
-            reason = f"another state dict, of {len(other.tensors)} tensors; {taken} was taken"
+            reason = f"another state dict ({other.size}); {taken} was taken"
             yield LeftOut(other.path or WHOLE_FILE, reason)
 
 
