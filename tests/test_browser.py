@@ -13,10 +13,13 @@ from reports import CASES, HOSTILE, report_of
 from scripts import load_script
 from test_report_html import batch_of, everywhere
 
+from fcn_convert.cli.inspect_page import to_html as inspected
+from fcn_convert.infer.inspection import inspect_checkpoint
 from fcn_convert.report.batch import BatchReport, Piece
 from fcn_convert.report.html import batch_to_html, to_html
 
-BROWSER = load_script(Path(__file__).parent.parent / "sample_checkpoints" / "browser.py")
+SAMPLES = Path(__file__).parent.parent / "sample_checkpoints"
+BROWSER = load_script(SAMPLES / "browser.py")
 FOUND = BROWSER.find_browser()
 
 pytestmark = [
@@ -54,6 +57,7 @@ PAGES = {
     "passed": lambda: to_html(CASES["passed"]),
     "failed": lambda: to_html(CASES["failed"]),
     "long-names": lambda: to_html(report_of("x" * 300, "a.b" * 99)),
+    "inspection": lambda: inspected(inspect_checkpoint(SAMPLES / "two_heads.pth")),
     "batch": lambda: batch_to_html(batch_of("models/" + "deep/" * 40)),
 }
 every_page = pytest.mark.parametrize("name", PAGES)
@@ -73,7 +77,7 @@ def test_a_page_fits_its_window_and_can_be_read(
     assert found["background"] == ("rgb(18, 22, 29)" if dark else "rgb(246, 247, 249)")
     assert found["contrasts"][0][0] >= 4.5, found["contrasts"]
     assert all(min(size) > 5 for size in found["pictures"])
-    assert found["images"] == ([] if name == "batch" else [1])
+    assert found["images"] == ([] if name in {"batch", "inspection"} else [1])
 
 
 def test_tables_sort_by_the_heading_that_is_clicked(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from reports import HOSTILE, shown
+from test_report_html import Page
 from typer.testing import CliRunner, Result
 
 from fcn_convert.cli import app
 from fcn_convert.cli.inspect_view import picture
+from fcn_convert.errors import FcnConvertError
 
 FOLDER = Path(__file__).parent.parent / "sample_checkpoints"
 
@@ -80,3 +83,71 @@ def test_names_from_the_file_are_no_markup_and_nothing_a_terminal_obeys(tmp_path
 )
 def test_a_pattern_is_shades(sizes: list[int], values: list[float], expected: list[str]) -> None:
     assert picture(sizes, values) == expected
+
+
+def test_a_page_shows_what_the_terminal_does_and_draws_the_best_two_kernels(tmp_path: Path) -> None:
+    source = shutil.copy(FOLDER / "vgg.ckpt", tmp_path)
+    result = invoke("inspect", source, "--report", tmp_path / "r.html")
+    assert (result.exit_code, result.stdout) == (0, invoke("inspect", source).stdout)
+    page = Page((tmp_path / "r.html").read_text("utf-8"))
+    found = json.loads(invoke("inspect", source, "--json").stdout)
+    for line in (
+        "state dict state_dict: 10 tensors",
+        "64×2×2 CHW",
+        "the map is read by classifier.0",
+    ):
+        assert line in page.text
+    assert page.within("h3") == ["classifier.0, classifier.3, classifier.6"]
+    pictures = [dict(attrs)["viewbox"] or "" for tag, attrs in page.elements if tag == "svg"]
+    sizes = [pattern["sizes"][::-1] for pattern in found["heads"][0]["patterns"]]
+    assert [[float(n) for n in picture.split()[2:]] for picture in pictures] == sizes
+    cells = page.within("td")
+    assert {tensor["name"] for tensor in found["tensors"]} <= set(cells)
+    assert {f"{score['z']:.1f}" for score in found["heads"][0]["evidence"]} <= set(cells)
+
+
+def page_of(name: str, folder: Path) -> Page:
+    tensors = {f"{name}conv.weight": torch.ones(4, 3, 3, 3), f"{name}fc.weight": torch.ones(5, 36)}
+    torch.save(tensors, folder / "net.pth")
+    result = invoke("inspect", folder / "net.pth", "--report", folder / "r.html")
+    assert result.exit_code == 0, result.output
+    return Page((folder / "r.html").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", [n for n in HOSTILE if "\ud800" not in n], ids=ascii)
+def test_no_element_of_a_page_comes_from_a_name(name: str, tmp_path: Path) -> None:
+    def kinds(page: Page) -> set[tuple[str, tuple[str, ...]]]:
+        return {(tag, tuple(key for key, _ in attrs)) for tag, attrs in page.elements}
+
+    page = page_of(name, tmp_path)
+    assert kinds(page) <= kinds(page_of("plain", tmp_path))
+    assert page.count("script") == 1
+    assert f"{shown(name)}fc.weight".strip() in page.within("td")
+
+
+def test_a_page_of_several_state_dicts_says_that_none_is_taken(tmp_path: Path) -> None:
+    net = {"conv.weight": torch.randn(4, 3, 3, 3), "fc.weight": torch.randn(5, 36)}
+    torch.save({"model": net, "ema": {n: t + 1 for n, t in net.items()}}, tmp_path / "a.pth")
+    assert invoke("inspect", tmp_path / "a.pth", "--report", tmp_path / "r.html").exit_code == 0
+    page = Page((tmp_path / "r.html").read_text("utf-8"))
+    assert page.within("h2") == ["No network is chosen"]
+    assert page.count("table") == 0
+
+
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        pytest.param("r.md", "no report has the suffix '.md'; known are .html", id="suffix"),
+        pytest.param("net.html", "is the same file as", id="source"),
+        pytest.param("none/r.html", "its folder does not exist", id="folder"),
+    ],
+)
+def test_a_page_that_cannot_be_written_is_one_sentence(
+    report: str, message: str, tmp_path: Path
+) -> None:
+    source = shutil.copy(FOLDER / "vgg.ckpt", tmp_path / "net.html")
+    before = source.read_bytes()
+    result = CliRunner().invoke(app, ["inspect", str(source), "--report", str(tmp_path / report)])
+    assert isinstance(result.exception, FcnConvertError)
+    assert message in str(result.exception)
+    assert source.read_bytes() == before

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from fcn_convert.cli.options import AsJson, FileArgument, StateDictPath, Verbose
 from fcn_convert.cli.streams import stdout
 
@@ -12,6 +14,10 @@ from fcn_convert.cli.streams import stdout
 def inspect(
     checkpoint: Annotated[Path, FileArgument(help="The trained checkpoint, in any container.")],
     state_dict: StateDictPath = None,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option("--report", help="Write a page with the mean kernels drawn here: FILE.html."),
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
@@ -19,10 +25,18 @@ def inspect(
     import json
     from dataclasses import asdict
 
+    from fcn_convert.atomic import write_text
     from fcn_convert.cli.inspect_view import text_of
     from fcn_convert.infer.inspection import inspect_checkpoint
+    from fcn_convert.report.files import check_paths
 
+    paths = report or ()
+    check_paths(paths, [checkpoint], [".html"])
     found = inspect_checkpoint(checkpoint, state_dict)
+    for path in paths:
+        from fcn_convert.cli.inspect_page import to_html
+
+        write_text(path, [to_html(found)], replace=True)
     text = json.dumps(asdict(found), indent=2) + "\n" if as_json else text_of(found, verbose)
     with stdout() as stream:
         stream.write(text)

@@ -27,26 +27,16 @@ def text_of(found: Inspection, every_tensor: bool) -> str:
     with console.capture() as capture:
         for part in _parts(found, every_tensor):
             # Text is never parsed as markup, and a long line is the terminal's to wrap.
-            shown = Text(printable(part)) if isinstance(part, str) else part
-            console.print(shown, soft_wrap=isinstance(part, str))
+            drawn = Text(printable(part)) if isinstance(part, str) else part
+            console.print(drawn, soft_wrap=isinstance(part, str))
     return capture.get()
 
 
 def _parts(found: Inspection, every_tensor: bool) -> Iterator[str | Table]:
-    file = found.file
-    yield f"{file['path']} ({file['format']}, {size(file['bytes'])})"
-    yield from (f"note: {note}" for note in file["notes"])
-    yield from (_state_dict(entry) for entry in found.state_dicts)
-    for entry in found.state_dicts:
-        yield from (f"tied: {', '.join(tie)}" for tie in entry["ties"])
-        yield from (f"unreadable: {e['name']}, {e['reason']}" for e in entry["unreadable"])
-    yield from (f"beside it: {entry['name']}, {entry['reason']}" for entry in found.left_out)
+    yield from about(found)
     if found.problem:
         yield f"no network is chosen: {found.problem}"
         return
-    if found.layout["name"] != "torch" or found.layout["remark"]:
-        remark = f" ({found.layout['remark']})" if found.layout["remark"] else ""
-        yield f"layout: {found.layout['name']}{remark}"
     if every_tensor:
         rows = ((t["name"], shape(t["shape"]), t["dtype"], size(t["bytes"])) for t in found.tensors)
         yield _table(("tensor", "shape", "dtype", "size"), rows)
@@ -58,7 +48,22 @@ def _parts(found: Inspection, every_tensor: bool) -> Iterator[str | Table]:
         yield _table(("module", "tensors", "elements", "size"), modules)
     for head in found.heads:
         yield from _head(head)
-    yield from _not_heads(found)
+    yield from not_heads(found)
+
+
+def about(found: Inspection) -> Iterator[str]:
+    """Say what the file is, and what lies in it."""
+    file = found.file
+    yield f"{file['path']} ({file['format']}, {size(file['bytes'])})"
+    yield from (f"note: {note}" for note in file["notes"])
+    yield from (_state_dict(entry) for entry in found.state_dicts)
+    for entry in found.state_dicts:
+        yield from (f"tied: {', '.join(tie)}" for tie in entry["ties"])
+        yield from (f"unreadable: {e['name']}, {e['reason']}" for e in entry["unreadable"])
+    yield from (f"beside it: {entry['name']}, {entry['reason']}" for entry in found.left_out)
+    layout = found.layout  # of the network: empty where none is chosen
+    if layout and (layout["name"] != "torch" or layout["remark"]):
+        yield f"layout: {layout['name']}{f' ({remark})' if (remark := layout['remark']) else ''}"
 
 
 def _state_dict(entry: Mapping[str, Any]) -> str:
@@ -71,25 +76,40 @@ def _state_dict(entry: Mapping[str, Any]) -> str:
 
 def _head(head: Mapping[str, Any]) -> Iterator[str | Table]:
     yield ""
-    reading = head["reading"]
-    known = _reading(reading) if reading else "what it reads cannot be told from the file alone"
-    yield f"head {', '.join(head['layers'])}: {known}"
-    yield f"  the map is read by {quoted(head['reads_the_map'])}"
-    yield from (f"  {remark}" for remark in head["remarks"])
-    if head["alternatives"]:
-        yield f"  it may read {'; '.join(map(_reading, head['alternatives']))}"
+    yield f"head {', '.join(head['layers'])}: {reading_of(head)}"
+    yield from (f"  {line}" for line in remarks(head))
     if head["evidence"]:
-        rows = (
-            (_reading(s), f"{s['z']:.1f}", f"{s['weights']:.3f}", f"{s['strengths']:.3f}")
-            for s in head["evidence"]
-        )
-        yield _table(("map and order", "z", "weights alike", "strengths alike"), rows)
+        yield _table(EVIDENCE, map(evidence, head["evidence"]))
     for pattern in head["patterns"]:
-        yield f"  the mean kernel under {_reading(pattern)}, each signed by its middle:"
+        yield f"  the mean kernel under {shown(pattern)}, each signed by its middle:"
         yield from (f"    {row}" for row in picture(pattern["sizes"], pattern["values"]))
 
 
-def _reading(reading: Mapping[str, Any]) -> str:
+def reading_of(head: Mapping[str, Any]) -> str:
+    """Say which map a head reads, and in which order."""
+    reading = head["reading"]
+    return shown(reading) if reading else "what it reads cannot be told from the file alone"
+
+
+def remarks(head: Mapping[str, Any]) -> Iterator[str]:
+    """Say what that rests on."""
+    yield f"the map is read by {quoted(head['reads_the_map'])}"
+    yield from head["remarks"]
+    if head["alternatives"]:
+        yield f"it may read {'; '.join(map(shown, head['alternatives']))}"
+
+
+EVIDENCE = ("map and order", "z", "weights alike", "strengths alike")
+
+
+def evidence(score: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a row of the table of readings."""
+    numbers = (f"{score['z']:.1f}", f"{score['weights']:.3f}", f"{score['strengths']:.3f}")
+    return shown(score), *numbers
+
+
+def shown(reading: Mapping[str, Any]) -> str:
+    """Show a map with its flatten order."""
     return f"{'×'.join(map(str, reading['feature_map']))} {reading['flatten']}"
 
 
@@ -100,7 +120,8 @@ def picture(sizes: Sequence[int], values: Sequence[float]) -> list[str]:
     return [f"|{''.join(shades[at : at + width])}|" for at in range(0, len(shades), width)]
 
 
-def _not_heads(found: Inspection) -> Iterator[str]:
+def not_heads(found: Inspection) -> Iterator[str]:
+    """Say which Dense layers are no head's, and why."""
     if not found.heads:
         yield "no Dense layer is known to read a feature map"
     for name, reason in found.unclear.items():

@@ -29,17 +29,19 @@ BATCH_VIEWS: Mapping[str, tuple[str, str]] = {
 """The same for a batch; there is one for each suffix."""
 
 
-def check_suffix(path: Path) -> None:
-    """Raise OutputError unless a view is known by the path's suffix."""
-    if path.suffix not in VIEWS:
-        known = ", ".join(VIEWS)
+def check_suffix(path: Path, views: Iterable[str] = VIEWS) -> None:
+    """Raise OutputError unless one of the views is known by the path's suffix."""
+    if path.suffix not in views:
+        known = ", ".join(views)
         raise OutputError(f"{path}: no report has the suffix {path.suffix!r}; known are {known}")
 
 
-def check_paths(paths: Iterable[Path], inputs: Iterable[Path]) -> None:
+def check_paths(
+    paths: Iterable[Path], inputs: Iterable[Path], views: Iterable[str] = VIEWS
+) -> None:
     """Raise OutputError unless a report may be written to each path; inputs are only read."""
     for path in paths:
-        check_suffix(path)
+        check_suffix(path, views)
         check_target(path, replace=True, inputs=inputs)
 
 

@@ -32,7 +32,7 @@ TEMPLATES = files("fcn_convert.report.html").joinpath("templates")
 def to_html(report: Report) -> str:
     """Return the report of a conversion or a verification as a page."""
     drawn = [(axes, order, diagram(axes, order, dense)) for axes, order, dense in heads(report)]
-    return _page(
+    return page(
         "conversion.html",
         report=report,
         warnings=[text for text in report.warnings if text not in report.verdict.problems],
@@ -45,7 +45,7 @@ def to_html(report: Report) -> str:
 
 def batch_to_html(report: BatchReport) -> str:
     """Return the report of a batch as a page."""
-    return _page(
+    return page(
         "batch.html",
         report=report,
         summary=summary(report),
@@ -56,9 +56,10 @@ def batch_to_html(report: BatchReport) -> str:
     )
 
 
-def _page(template: str, **data: Any) -> str:
-    page: str = _environment().get_template(template).render(data)
-    return page.rstrip("\n") + "\n"
+def page(template: str, **data: Any) -> str:
+    """Return a page made by a template, ending with a newline."""
+    text: str = _environment().get_template(template).render(data)
+    return text.rstrip("\n") + "\n"
 
 
 @cache
