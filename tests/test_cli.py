@@ -597,3 +597,45 @@ def test_help_names_every_option_of_the_design() -> None:
     text = invoke("convert", "--help").stdout
     options = "--spec --output -o --report --verify --dry-run --force --strict --json -q -v"
     assert [option for option in options.split() if option not in text] == []
+
+
+# Prefixes that wrappers put before every name.
+
+
+@pytest.mark.parametrize(
+    ("prefix", "key"),
+    [
+        ("module.", "module"),
+        ("_orig_mod.", "_orig_mod"),
+        ("model.", "model"),
+        ("module._orig_mod.model.", "module._orig_mod.model"),
+    ],
+)
+def test_a_prefix_of_every_name_suggests_its_rename(lenet: Path, prefix: str, key: str) -> None:
+    state = torch.load(lenet)
+    torch.save({prefix + name: tensor for name, tensor in state.items()}, lenet)
+    spec = lenet.with_suffix(".yaml")
+    done = invoke("convert", lenet)
+    assert done.exit_code == 0
+    hint = next(line for line in done.stdout.splitlines() if line.startswith("every name begins"))
+    line = hint.partition(": ")[2]
+    assert line == f'rename: {{{key}: ""}}'
+    spec.write_text(f"{spec.read_text()}{line}\n")
+    done = invoke("convert", lenet, "--force")
+    assert (done.exit_code, "every name begins" in done.stdout) == (0, False)
+    assert set(load_file(lenet.with_suffix(".fcn.safetensors"))) == set(state)
+
+
+@pytest.mark.parametrize(
+    "rename",
+    [
+        pytest.param(lambda name: name, id="no-prefix"),
+        pytest.param(lambda name: f"net.{name}", id="another"),
+        pytest.param(lambda name: f"models.{name}", id="longer"),
+        pytest.param(lambda name: name.replace("features", "module.features"), id="some"),
+    ],
+)
+def test_no_rename_is_suggested_without_need(lenet: Path, rename: Callable[[str], str]) -> None:
+    torch.save({rename(name): tensor for name, tensor in torch.load(lenet).items()}, lenet)
+    done = invoke("convert", lenet)
+    assert (done.exit_code, "every name begins" in done.stdout) == (0, False)

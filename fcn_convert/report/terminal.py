@@ -14,6 +14,7 @@ from fcn_convert.report.words import (
     differences,
     model_lines,
     names,
+    prefix_hint,
     shape,
     size,
     totals,
@@ -38,6 +39,8 @@ def show(report: Report, console: Console, *, every_tensor: bool) -> None:
     for tie in report.ties:
         print_line(console, f"tied in the source, each written in full: {', '.join(tie)}")
     print_line(console, totals(report))
+    if hint := prefix_hint(report):
+        print_line(console, hint)
     for line in model_lines(report.model) if report.model else ():
         print_line(console, line)
     style = {True: "bold green", False: "bold red", None: "bold"}[report.verdict.passed]

@@ -10,6 +10,9 @@ from fcn_convert.proof import AnswersCheck, Check
 from fcn_convert.report import FileEntry, LayerEntry, Report, TensorEntry
 from fcn_convert.report.model_entry import ModelEntry
 
+WRAPPERS = {"module", "_orig_mod", "model"}
+"""What DataParallel, torch.compile and trainers put before the names of all tensors."""
+
 
 def names(old: str, new: str | None) -> str:
     """Show a name, and what it is renamed to if it is; None for an entry that is left out."""
@@ -114,6 +117,24 @@ def totals(report: Report) -> str:
     listed = ", ".join(f"{count} {action}" for action, count in report.totals.items() if count)
     left_out = [entry.name for entry in report.tensors if entry.action == "left out"]
     return f"tensors: {listed}" + (f" ({quoted(left_out, 6)})" if left_out else "")
+
+
+def prefix_hint(report: Report) -> str | None:
+    """Suggest the rename that removes what wrappers put before every name; None without one."""
+    every = [f"{layer.new_name}.weight" for layer in report.layers]
+    every += [entry.new_name for entry in report.tensors if entry.new_name]
+    shared: list[str] = []
+    while True:
+        # The last part is the tensor's own name.
+        firsts = {"".join(name.split(".")[len(shared) : -1][:1]) for name in every}
+        if len(firsts) != 1 or not firsts <= WRAPPERS:
+            break
+        shared += firsts
+    if not shared:
+        return None
+    prefix = ".".join(shared)
+    line = f'rename: {{{prefix}: ""}}'
+    return f"every name begins with {prefix}., which this line of the spec removes: {line}"
 
 
 def verdict(report: Report) -> str:

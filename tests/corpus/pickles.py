@@ -125,7 +125,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "integer-of-nul": (b"I1\x00\n.", "is no number"),
     "float-of-text": (b"Fabc\n.", "b'abc' is no number"),
     "line-without-end": (b"I123", "a line does not end"),
-    "line-of-a-megabyte": (b"V" + b"x" * 1_000_000 + b"\n.", "a line does not end"),
+    "line-of-a-megabyte": (b"V" + b"x" * 1_000_000 + b"\n.", "a line is longer than 65536 bytes"),
     "unquoted": (b"Sabc\n.", "a text is not quoted"),
     "half-quoted": (b"S'abc\"\n.", "a text is not quoted"),
     "quote-only": (b"S'\n.", "a text is not quoted"),
