@@ -82,6 +82,9 @@ def test_a_pattern_is_a_transposition(data: st.DataObject, pattern: str, *, fort
         ("vgg_16/fc6/weights", ("vgg_16.fc6", "weights")),
         ("block/conv_depthwise_kernel", ("block/conv".replace("/", "."), "depthwise_kernel")),
         ("fc.0", ("fc", "0")),
+        ("W7", ("7", "W")),
+        ("net/gamma12", ("net.12", "gamma")),
+        ("rows2", ("", "rows2")),
         ("features.0.weight", ("features.0", "weight")),
     ],
 )

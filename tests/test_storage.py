@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,39 @@ def init(path: Path) -> str:
     result = CliRunner().invoke(app, ["init", str(path)])
     assert (result.exit_code, result.stderr) == (0, "")
     return str(result.stdout)
+
+
+def test_a_net_written_in_numpy_alone(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "W1": rng.standard_normal((8, 1, 3, 3)),
+        "b1": np.zeros(8),
+        "W2": rng.standard_normal((8 * 5 * 5, 20)),
+        "b2": np.zeros(20),
+        "W3": rng.standard_normal((20, 10)),
+        "b3": np.zeros(10),
+    }
+    (tmp_path / "params.pkl").write_bytes(pickle.dumps(arrays))
+    (tmp_path / "params.yaml").write_text(init(tmp_path / "params.pkl"))
+    convert(tmp_path / "params.pkl", output=tmp_path / "o.safetensors")
+    found = load_file(tmp_path / "o.safetensors")
+    assert set(found) == {"1.weight", "1.bias", "2.weight", "2.bias", "3.weight", "3.bias"}
+    assert torch.equal(found["1.weight"], torch.tensor(arrays["W1"]))
+    kernel = torch.tensor(arrays["W2"]).T.reshape(20, 8, 5, 5)
+    assert torch.equal(found["2.weight"], kernel)
+
+
+def test_chainers_arrays_come_in_no_order(tmp_path: Path) -> None:
+    shapes = {
+        "fc4/W": (10, 20),
+        "fc3/W": (20, 200),
+        "conv2/W": (8, 6, 3, 3),
+        "conv1/W": (6, 1, 3, 3),
+    }
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "m.npz", **{name: rng.standard_normal(s) for name, s in shapes.items()})
+    spec = parse_spec(init(tmp_path / "m.npz"))
+    assert [str(head.feature_map) for head in spec.heads] == ["8×5×5"]
 
 
 @pytest.mark.parametrize("file", SAVED)

@@ -85,7 +85,7 @@ class Checkpoint:
             found = self.index.state_dict(path)
             if own:
                 return found
-            if self.index.foreign_names and layout in {None, "torch"}:
+            if self.index.foreign_names and layout in {None, "torch", "paddle"}:
                 found = named_as_torch(found)
             return LAYOUTS[layout or "torch"](found)
         except CheckpointError as error:

@@ -7,6 +7,7 @@ its bytes. The patterns are data: the proof reads them with an arithmetic of its
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -54,6 +55,8 @@ ROLES: Mapping[str, str] = {
 }
 """PyTorch's names of a layer's tensors, by those of others."""
 _RECURRENT = "recurrent_kernel"
+_NUMBERED = re.compile(r"(W|w|b|gamma|beta)(\d+)")
+"""How nets written in NumPy alone call arrays: `W1` and `b1` are those of layer 1."""
 _PADDLE_ROLES = {"_mean": "running_mean", "_variance": "running_var"}
 _EMBEDDING = "emb"
 
@@ -68,11 +71,11 @@ class Layer:
 
 
 def viewed(tensor: TensorInfo, name: str, pattern: str = "") -> TensorInfo:
-    """Return a stored tensor as PyTorch's, under another name and through a pattern of axes.
+    """Return a tensor as PyTorch's, under another name and through a pattern of its stored axes.
 
     Raises CheckpointError where two axes that are to be one do not lie behind each other.
     """
-    stored = Stored(tensor.name, tensor.shape, tensor.strides, pattern)
+    stored = Stored(tensor.stored_name, tensor.shape, tensor.strides, pattern)
     if not pattern:
         return replace(tensor, name=name, stored=stored)
     before, after = pattern.split(" -> ")
@@ -228,6 +231,9 @@ def split_name(name: str) -> tuple[str, str]:
     """Return a layer's name and an array's role: `conv1/kernel:0` is ("conv1", "kernel")."""
     whole = name.partition(":")[0].replace("/", ".")
     layer, _, role = whole.rpartition(".")
+    numbered = _NUMBERED.fullmatch(role)
+    if numbered:
+        return _path(layer, numbered[2]), numbered[1]
     if role in ROLES or role == _RECURRENT:
         return layer, role
     for known in (*_DEPTHWISE_KERNELS, *_POINTWISE_KERNELS, "W", "w", "b"):

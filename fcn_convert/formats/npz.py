@@ -13,6 +13,8 @@ from fcn_convert.formats.torch_zip import checksums
 from fcn_convert.formats.zip_directory import Member, unpacked
 from fcn_convert.tensors import Index, LeftOut, StateDict, TensorInfo, shown
 
+_CHAINERS = "/W"
+
 
 def recognises_members(names: Collection[str]) -> bool:
     """Return whether every member is an array."""
@@ -35,6 +37,8 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
             left_out.append(found)
         else:
             tensors[name] = found
+    if any(name.endswith(_CHAINERS) for name in tensors):
+        tensors = dict(sorted(tensors.items()))  # whose links come in no order that means anything
     state_dicts = (StateDict("", tensors, tuple(left_out)),)
     return Index("npz", state_dicts, checksums=checksums(members.values()), foreign_names=True)
 

@@ -56,7 +56,7 @@ def find_storage(checkpoint: Checkpoint, path: str | None) -> Storage:
     if index.layout is not None:
         return Storage(index.layout, is_said=True)
     layouts: tuple[Layout, ...] = ("torch", "mlx")
-    layouts += ("keras",) if index.foreign_names else ()
+    layouts += ("keras", "paddle") if index.foreign_names else ()
     signs = {layout: _signs(_read(checkpoint, path, layout)) for layout in layouts}
     best = max(layouts, key=lambda layout: sum(signs[layout].values()))
     if best != "torch" and all(_is_clear(signs[best], signs[o]) for o in layouts if o != best):
