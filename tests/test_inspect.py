@@ -36,6 +36,17 @@ def test_a_checkpoint_is_shown_whole(tmp_path: Path) -> None:
     assert "features.2.weight" in invoke("inspect", source, "-v").stdout
 
 
+def test_many_entries_of_one_place_are_summed_up(tmp_path: Path) -> None:
+    net = {"fc.weight": torch.randn(5, 4)}
+    few = {f"seen.{at}": at for at in range(2)}
+    torch.save({**net, **few, **{f"epochs.{at}": "lr" for at in range(9)}}, tmp_path / "a.pth")
+    text = invoke("inspect", tmp_path / "a.pth").stdout
+    assert "beside it: epochs (9 entries), not a tensor: 'lr'" in text
+    assert "beside it: seen.1, not a tensor: 1" in text
+    assert "epochs.3" not in text
+    assert len(json.loads(invoke("inspect", tmp_path / "a.pth", "--json").stdout)["left_out"]) == 11
+
+
 def test_json_holds_what_torch_finds(tmp_path: Path) -> None:
     source = shutil.copy(FOLDER / "two_heads.pth", tmp_path)
     found = json.loads(invoke("inspect", source, "--json").stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from fcn_convert.report.words import shape, size
 
 SHADES = " ░▒▓█"
 """From none to all; characters and no colours, so that they show wherever text does."""
+MANY = 4
+"""Entries beside a state dict that are listed one by one, of one place and for one reason."""
 
 
 def text_of(found: Inspection, every_tensor: bool) -> str:
@@ -60,10 +63,23 @@ def about(found: Inspection) -> Iterator[str]:
     for entry in found.state_dicts:
         yield from (f"tied: {', '.join(tie)}" for tie in entry["ties"])
         yield from (f"unreadable: {e['name']}, {e['reason']}" for e in entry["unreadable"])
-    yield from (f"beside it: {entry['name']}, {entry['reason']}" for entry in found.left_out)
+    yield from (f"beside it: {entry}" for entry in _summed_up(found.left_out))
     layout = found.layout  # of the network: empty where none is chosen
     if layout and (layout["name"] != "torch" or layout["remark"]):
         yield f"layout: {layout['name']}{f' ({remark})' if (remark := layout['remark']) else ''}"
+
+
+def _summed_up(entries: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """Yield each entry with its reason; many that lie in one place for one reason together."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for entry in entries:
+        place = re.split(r"[./]", entry["name"], maxsplit=1)[0]
+        groups.setdefault((place, entry["reason"]), []).append(entry["name"])
+    for (place, reason), names in groups.items():
+        if len(names) > MANY:
+            yield f"{place} ({len(names)} entries), {reason}"
+        else:
+            yield from (f"{name}, {reason}" for name in names)
 
 
 def _state_dict(entry: Mapping[str, Any]) -> str:
