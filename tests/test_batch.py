@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -19,6 +20,7 @@ import pytest
 import torch
 from markdown_it import MarkdownIt
 from reports import same_as_golden
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
@@ -28,7 +30,7 @@ from fcn_convert.batch.watch import StoppedError, Watch
 from fcn_convert.cli import app
 from fcn_convert.errors import FcnConvertError, SpecError
 from fcn_convert.report.batch import BatchReport, Piece, Shard, make_batch_report, merged
-from fcn_convert.report.batch_views import to_junit, to_markdown
+from fcn_convert.report.batch_views import show, to_junit, to_markdown
 from fcn_convert.report.files import BATCH_VIEWS, write_report
 from fcn_convert.report.json_view import BATCH_SCHEMA, to_json
 
@@ -605,6 +607,20 @@ def test_the_views_tell_what_failed_and_nothing_of_a_name_is_markup() -> None:
     root = ET.fromstring(to_junit(HANDMADE))
     counts = [root.attrib[name] for name in ("tests", "failures", "errors", "skipped")]
     assert counts == ["5", "1", "2", "1"]
+
+
+@pytest.mark.parametrize(("width", "lines"), [(80, 3), (120, 3)])
+def test_the_table_fits_a_terminal(width: int, lines: int) -> None:
+    console = Console(file=StringIO(), force_terminal=True, width=width, color_system=None)
+    piece = replace(HANDMADE.pieces[2], source=f"models/{'deep' * 8}.pth", output="out/deep.x")
+    show(replace(HANDMADE, pieces=(piece,)), console)
+    assert isinstance(console.file, StringIO)
+    found = console.file.getvalue().splitlines()
+    rows = [line for line in found if line.startswith("│")]
+    assert max(map(len, found)) <= width
+    assert ("out/deep.x" in rows[0]) == (width == 120)
+    assert "converted" in rows[0]
+    assert len(rows) <= lines
 
 
 def test_the_table_has_a_row_for_each_and_the_sum(tree: Path, tmp_path: Path) -> None:

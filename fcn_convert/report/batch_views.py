@@ -15,6 +15,9 @@ from fcn_convert.report.markdown import MARKS, code, folded, prose, table
 from fcn_convert.report.terminal import LOG_WIDTH, print_line, table_of
 from fcn_convert.report.words import size
 
+OUTPUT_FITS = 120
+"""Columns of a terminal with room for the outputs, too, whose names follow from the sources'."""
+
 
 def summary(report: BatchReport) -> str:
     """Count the pieces by what came of them, and name the shard."""
@@ -73,10 +76,11 @@ def show(report: BatchReport, console: Console) -> None:
     """Print a row per conversion, and the sum of them."""
     if not console.is_terminal:
         console.width = LOG_WIDTH
-    rows = table_of("source", "output", "size", "layers", "warnings", "seconds", "outcome")
+    paths = ("source", "output") if console.width >= OUTPUT_FITS else ("source",)
+    rows = table_of(*paths, "size", "layers", "warnings", "seconds", "outcome")
     for piece in report.pieces:
-        cells = (printable(piece.source), printable(piece.output), *numbers(piece), piece.outcome)
-        rows.add_row(*map(Text, cells))
+        shown = (printable(getattr(piece, path)) for path in paths)
+        rows.add_row(*map(Text, (*shown, *numbers(piece), piece.outcome)))
     console.print(rows)
     print_line(console, summary(report), "bold red" if report.status else "bold green")
 
