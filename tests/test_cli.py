@@ -389,6 +389,21 @@ def test_hostile_names_are_shown_escaped_and_never_as_markup(hostile: Path) -> N
     assert not set(result.output) & set("\x1b\x07\r\u202e\u2028")
 
 
+@pytest.mark.parametrize("view", [".json", ".md", ".xml", ".html", "--json"])
+def test_no_view_lets_a_hostile_name_through(hostile: Path, view: str) -> None:
+    state = load_file(hostile)
+    save_file({**state, "<script>alert(1)</script><img src=x>": torch.ones(2)}, hostile)
+    option = ["--json"] if view == "--json" else ["--report", str(hostile.with_suffix(view))]
+    done = invoke("convert", hostile, *QUICK, *option)
+    assert done.exit_code == 0
+    text = done.stdout if view == "--json" else hostile.with_suffix(view).read_text("utf-8")
+    assert "alert" in text
+    assert not set(text) & set("\x1b\x07\r\u202e\u2028")
+    if view not in {".json", "--json"}:
+        assert "<script>alert" not in text
+        assert "<img" not in text
+
+
 def test_hostile_names_are_escaped_in_errors_and_forge_no_line(hostile: Path) -> None:
     hostile.with_suffix(".yaml").write_text("feature_map: [7, 7, 7]\n")
     done = run("convert", hostile)
