@@ -35,6 +35,7 @@ from fcn_convert.shard_folder import FolderDraft
 from fcn_convert.spec import Spec, load_spec, make_spec
 from fcn_convert.tensors import StateDict
 from fcn_convert.verify import verify
+from fcn_convert.workers import Workers, threads_to_compute
 from fcn_convert.write import write
 
 TORCH = "fcn_convert.torch_quietly"
@@ -67,8 +68,8 @@ def convert(
     other FcnConvertError where an input or a path is unusable.
     """
     source = Path(checkpoint)
-    with open_checkpoint(source) as original, Digests() as digests:
-        if level != "shapes" and not dry_run:
+    with open_checkpoint(source) as original, Digests(_threads_to_read(level)) as digests:
+        if level == "bytes" and not dry_run:  # else torch's import and the copy come first
             digests.start(original)
         parsed, inputs = _read_spec(spec, source)
         inputs += [file.path for file in original.stored]
@@ -78,8 +79,7 @@ def convert(
         plan = _planned(place, resolved, state_dict, original)
         if dry_run:
             entry = FileEntry(str(place.target), plan.format, 0, None)
-            planned = make_report(parsed, resolved, original, entry, None, strict=strict)
-            return _passed(planned)
+            return _passed(make_report(parsed, resolved, original, entry, None, strict=strict))
         place.check(inputs)
         for path in paths:
             remove_leftovers(path)
@@ -90,10 +90,11 @@ def convert(
                 for file in plan.files:
                     with draft.file(file.name) as descriptor:
                         write(file, original, descriptor, advance)
-                with open_checkpoint(draft.path) as converted:
+                with open_checkpoint(draft.path) as converted, Workers(1) as other:
+                    started = other.start(_findings, resolved, original, level)
                     proof = verify(parsed, original, converted, level, digests, advance)
                     entry = entry_of(converted, proof.written, draft.target)
-                evidence = _findings(resolved, original, level)
+                    evidence = started.result()
                 original.check_unchanged()
                 report = make_report(
                     parsed, resolved, original, entry, proof, evidence, strict=strict
@@ -132,10 +133,11 @@ def verify_conversion(
         state_dict, resolved = _resolved(parsed, before)
         plan = make_plan(resolved, state_dict, before.index.metadata)
         advance = _counter(progress, plan, resolved, level)
-        with Digests() as digests:
+        with Digests(_threads_to_read(level)) as digests, Workers(1) as other:
             _start_importing_torch(level)
+            started = other.start(_findings, resolved, before, level)
             proof = verify(parsed, before, after, level, digests, advance)
-        evidence = _findings(resolved, before, level)
+            evidence = started.result()
         before.check_unchanged()
         after.check_unchanged()
         entry = entry_of(after, proof.written, target)
@@ -189,6 +191,16 @@ def _planned(
     return in_shards(plan, original.index.shards) if isinstance(place, FolderDraft) else plan
 
 
+def _threads_to_read(level: Level) -> int:
+    """Return how many threads may hash and compare beside the main one.
+
+    Of those that share the interpreter with the import of torch none may have to wait for a core:
+    it would hold up the import, which is what takes longest.
+    """
+    cores = threads_to_compute()
+    return max(1, cores - 1) if level == "activations" else cores
+
+
 def _start_importing_torch(level: Level) -> None:
     """Import torch, which takes a second, while bytes are copied and hashed."""
     if level == "activations" and TORCH not in sys.modules:
@@ -201,8 +213,10 @@ def _findings(resolved: Resolved, original: Checkpoint, level: Level) -> tuple[F
         reason = f"at the level {level} no value is computed with"
         return tuple(not_computed(layer.name, reason) for layer in read_maps(resolved))
     from fcn_convert.infer.doubts import findings  # noqa: PLC0415 - imports torch
+    from fcn_convert.torch_settings import SETTINGS  # noqa: PLC0415 - likewise
 
-    return tuple(findings(original, resolved))
+    with SETTINGS:
+        return tuple(findings(original, resolved))
 
 
 def _read_spec(

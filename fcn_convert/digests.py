@@ -15,25 +15,25 @@ from fcn_convert.workers import Workers
 
 CHUNK_BYTES = 4 << 20
 """Large enough that a thread seldom waits for the interpreter while another one imports torch."""
-THREADS = 2
-"""One for the original and one for the output."""
 
 
 class Digests:
     """Reads each file once, in threads; a context manager, which ends what nobody waits for.
 
     Hashing lets go of the interpreter, so it runs while the kernel copies and torch is imported.
+
+    workers: its threads, which may be given other files' reading to do.
     """
 
-    def __init__(self) -> None:
-        self._workers = Workers(THREADS)
+    def __init__(self, threads: int) -> None:
+        self.workers = Workers(threads)
         self._started: dict[SourceFile, Future[str]] = {}
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._workers.close()
+        self.workers.close()
 
     def start(self, checkpoint: Checkpoint) -> None:
         """Start to read a checkpoint's files, unless that was done before."""
@@ -42,7 +42,7 @@ class Digests:
             checksums[checkpoint.files[checksum.file]].append(checksum)
         for file, its_own in checksums.items():
             if file not in self._started:
-                self._started[file] = self._workers.start(self._read, file, its_own)
+                self._started[file] = self.workers.start(self._read, file, its_own)
 
     def of(self, checkpoint: Checkpoint) -> tuple[str, ...]:
         """Return the sha256 of each file, in hexadecimal, once they are known.
@@ -57,7 +57,7 @@ class Digests:
         sums = _Checksums(file, checksums)
         at = 0
         for chunk in file.chunks(CHUNK_BYTES):
-            self._workers.go_on()
+            self.workers.go_on()
             digest.update(chunk)
             sums.update(at, chunk)
             at += len(chunk)

@@ -3,9 +3,19 @@
 import gc
 import sys
 import warnings
+from contextlib import suppress
+from ctypes import CDLL
+from importlib.util import find_spec
+from pathlib import Path
 
-SWITCH_SECONDS = 0.0005
+SWITCH_SECONDS = 0.00005
 """How long a thread that hashes waits for the interpreter, at most, while torch is imported."""
+
+_found = None if "torch" in sys.modules else find_spec("torch")
+if _found and _found.origin:
+    # `import torch` loads its library, a fifth of its time, while no other thread can work.
+    with suppress(OSError):
+        CDLL(str(Path(_found.origin).with_name("lib") / "libtorch_cpu.so"))
 
 _collects, _switches = gc.isenabled(), sys.getswitchinterval()
 gc.disable()  # an import makes many objects and no garbage: a tenth of its time
@@ -21,6 +31,10 @@ try:
 finally:
     sys.setswitchinterval(_switches)
     if _collects:
+        if not gc.get_freeze_count():
+            # Takes all that was imported for old, so that the next collection does not look at it.
+            gc.freeze()
+            gc.unfreeze()
         gc.enable()
 
 __all__ = ["FakeTensorMode", "Tensor", "functional", "fx", "nn", "torch"]

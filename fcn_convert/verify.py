@@ -53,13 +53,12 @@ def verify(
         return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole)
     for checkpoint in (original, converted):
         digests.start(checkpoint)
-    # Comparing lets go of the interpreter, so it runs beside the activations.
-    with Workers(1) as workers:
-        pairs = [(view, found[resolved.names[name]]) for name, view in views.items()]
-        compared = workers.start(_compare_bytes, original, converted, pairs, workers, advance)
-        answers = _activations(resolved, original, converted, level, advance)
-        for name, check in zip(views, compared.result(), strict=True):
-            checks[name] += [check, *answers.get(name, ())]
+    workers = digests.workers
+    pairs = [(view, found[resolved.names[name]]) for name, view in views.items()]
+    compared = workers.start(_compare_bytes, original, converted, pairs, workers, advance)
+    answers = _activations(resolved, original, converted, level, advance)
+    for name, check in zip(views, compared.result(), strict=True):
+        checks[name] += [check, *answers.get(name, ())]
     made = digests.of(original), digests.of(converted)
     return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole, *made)
 

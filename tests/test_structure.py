@@ -19,7 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 RANKS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "errors torch_quietly workers",
+        "errors torch_quietly torch_settings workers",
         "tensors atomic beside proof layout_proof",
         "formats",
         "spec spec_yaml spec_schema spec_text",
@@ -41,6 +41,7 @@ RANKS: tuple[frozenset[str], ...] = tuple(
 ONLY = {
     "errors": set(),
     "torch_quietly": set(),
+    "torch_settings": {"torch_quietly"},
     "workers": set(),
     "digests": {"errors", "formats", "tensors", "workers"},
     "tensors": {"errors"},
@@ -70,6 +71,7 @@ ONLY = {
         "proof",
         "tensors",
         "torch_quietly",
+        "torch_settings",
         "workers",
     },
 }

@@ -83,7 +83,7 @@ def proof_of(spec: Spec, source: Path, output: Path, level: Level) -> Proof:
     with (
         open_checkpoint(source) as original,
         open_checkpoint(output) as converted,
-        Digests() as digests,
+        Digests(2) as digests,
     ):
         return verify(spec, original, converted, level, digests, lambda _: None)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from threading import Lock
 
 from fcn_convert.activations.answers import ConvolutionAnswers, DenseAnswers, Job, Scratch, Stored
 from fcn_convert.activations.comparison import Comparison
@@ -15,6 +14,7 @@ from fcn_convert.formats.strided import BLOCK_BYTES
 from fcn_convert.layers import DenseLayer
 from fcn_convert.proof import Check
 from fcn_convert.torch_quietly import torch
+from fcn_convert.torch_settings import SETTINGS
 from fcn_convert.workers import Workers, threads_to_compute
 
 
@@ -36,7 +36,7 @@ def compare(
     weight = found[names[layer.weight.name]]
     bias = found[names[layer.bias.name]] if layer.bias else None
     try:
-        with _SETTINGS, torch.inference_mode():
+        with SETTINGS, torch.inference_mode():
             inputs = make_inputs(layer)
             dense = DenseAnswers(inputs, Stored(original, layer.weight, layer.bias))
             convolution = ConvolutionAnswers(inputs, Stored(converted, weight, bias))
@@ -72,38 +72,3 @@ def _work(waiting: deque[tuple[int, Job]], go_on: Callable[[], None], advance: A
                 return
             job(scratch)
             advance(nbytes)
-
-
-class _Settings:
-    """torch's settings of the whole process, changed as long as anybody computes here.
-
-    oneDNN repacks a whole kernel for each call, which takes seconds and a copy of it. And threads
-    that each compute a block do better than one that lets others help with every step.
-    """
-
-    def __init__(self) -> None:
-        self._lock = Lock()
-        self._users = 0
-        self._before = (True, 1)
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._users:
-                self._before = (bool(torch.backends.mkldnn.enabled), torch.get_num_threads())
-                _set(uses_onednn=False, threads=1)
-            self._users += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if not self._users:
-                uses_onednn, threads = self._before
-                _set(uses_onednn=uses_onednn, threads=threads)
-
-
-def _set(*, uses_onednn: bool, threads: int) -> None:
-    setattr(torch.backends.mkldnn, "enabled", uses_onednn)  # noqa: B010 - a property to torch only
-    torch.set_num_threads(threads)
-
-
-_SETTINGS = _Settings()
