@@ -123,6 +123,15 @@ def test_big_endian_arrays_are_refused(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "m.npz")
 
 
+def test_npy_with_the_header_of_mlx(tmp_path: Path) -> None:
+    header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4, )}"
+    text = header.ljust(117) + b"\n"
+    start = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+    (tmp_path / "m.npy").write_bytes(start + some(3, 4).tobytes())
+    assert np.array_equal(np.load(tmp_path / "m.npy"), some(3, 4))
+    check(tmp_path / "m.npy", {"m": some(3, 4)})
+
+
 def test_npy(tmp_path: Path) -> None:
     np.save(tmp_path / "m.npy", some(3, 4))
     check(tmp_path / "m.npy", {"m": some(3, 4)})

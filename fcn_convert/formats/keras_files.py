@@ -30,7 +30,7 @@ from fcn_convert.formats.zip_directory import (
     read_directory,
     text_of,
 )
-from fcn_convert.tensors import Checksum, Index, LeftOut, StateDict
+from fcn_convert.tensors import Checksum, Index, LeftOut, StateDict, shown
 
 CONFIG, WEIGHTS, SHARDS = "config.json", "model.weights.h5", "model.weights.json"
 _WHOLE = "model_weights"
@@ -38,6 +38,10 @@ _SUFFIX = ".weights.h5"
 GROUPS_NOTE = (
     "no configuration lies beside it: layers are called as the file's groups, and these names tell "
     "what their variables are"
+)
+KERAS_1_NOTE = (
+    "written by Keras 1; its kernels are taken as TensorFlow's: those trained with Theano, "
+    "`th_kernels`, are flipped, which the file does not say"
 )
 _NOT_WEIGHTS = {
     "optimizer": "optimizer state",
@@ -128,12 +132,22 @@ def _named(path: Path, arrays: Arrays) -> Index:
         layers = by_names(arrays, prefix, model)
     except RecordError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    if any(role.endswith("_W") for layer in layers for role in layer.arrays):
-        raise CheckpointError(
-            f"{path}: was written by Keras 1, whose kernels may be in Theano's order; load and "
-            "save it with Keras 2"
-        )
-    return _index("Keras (h5)", path, arrays, layers, model)
+    if not layers.of_keras_1:
+        return _index("Keras (h5)", path, arrays, layers, model)
+    _check_order(path, layers)
+    index = _index("Keras 1 (h5)", path, arrays, layers, model)
+    return replace(index, notes=(*index.notes, KERAS_1_NOTE))
+
+
+def _check_order(path: Path, layers: Layers) -> None:
+    """Raise CheckpointError where a kernel of Keras 1 is in Theano's order: out, in, H, W."""
+    for layer in layers:
+        kernel, bias = layer.arrays.get("kernel"), layer.arrays.get("bias")
+        if kernel and bias and kernel.shape[-1:] != bias.shape:
+            raise CheckpointError(
+                f"{path}: the kernel of {shown(layer.name)} is {list(kernel.shape)}, in the order "
+                "of Theano (Keras 1, `th`); load and save it with Keras 2 on TensorFlow"
+            )
 
 
 def _check_backend(path: Path, attributes: dict[str, Any]) -> None:

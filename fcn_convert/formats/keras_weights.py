@@ -38,6 +38,17 @@ _NORMS: Mapping[str, tuple[str, ...]] = {
 
 _KINDS = {snake_case(kind): kind for kind in (*_VARIABLES, *_NORMS)}
 _COUNTED = re.compile(r"_\d+$")
+_FIRST = re.compile(
+    r"(W|b|gamma|beta|alphas|running_mean|running_std|depthwise_kernel|pointwise_kernel)(?:_\d+)?"
+)
+_FIRST_ROLES: Mapping[str, str] = {
+    "W": "kernel",
+    "b": "bias",
+    "alphas": "alpha",
+    "running_mean": "moving_mean",
+    "running_std": "moving_variance",  # it held the variance, and Keras 2 reads it so
+}
+"""How Keras 1 ends the names of weights, which begin with their layer's: `block1_conv1_W_1`."""
 
 
 @dataclass
@@ -47,6 +58,7 @@ class Layers:
     found: dict[str, tuple[str | None, dict[str, TensorInfo]]] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     quantized: list[str] = field(default_factory=list)
+    of_keras_1: bool = False
 
     def add(self, name: str, kind: str | None, role: str, array: TensorInfo) -> None:
         """Give an array to a layer."""
@@ -75,8 +87,20 @@ def by_names(arrays: Arrays, prefix: str, model: LayerConfig | None) -> Layers:
             if array is None:
                 raise RecordError(f"the weight {shown(name)} of {shown(group)} is not in the file")
             layer, kind = _named_layer(group, way, config, several=several)
-            layers.add(layer, kind, way[-1], array)
+            role = _role_in_keras_1(way[-2] if len(way) > 1 else group, way[-1])
+            layers.of_keras_1 |= role is not None
+            layers.add(layer, kind, role or way[-1], array)
     return layers
+
+
+def _role_in_keras_1(layer: str, name: str) -> str | None:
+    """Return what a weight is that Keras 1 named; None for another name."""
+    match = _FIRST.fullmatch(name.removeprefix(f"{layer}_")) if name != layer else None
+    if match is None or not name.startswith(f"{layer}_"):
+        return None
+    if match[1] == "W" and "embed" in layer.lower():
+        return "embeddings"
+    return _FIRST_ROLES.get(match[1], match[1])
 
 
 def _named_layer(

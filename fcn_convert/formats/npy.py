@@ -24,7 +24,7 @@ MAGIC = b"\x93NUMPY"
 _MAX_HEADER = 1 << 16
 _HEADER = re.compile(
     r"\{'descr': '([^']{1,16})', 'fortran_order': (True|False), "
-    r"'shape': \(([\dL, ]{0,1600})\),? \}\s*"
+    r"'shape': \(([\dL, ]{0,1600})\),? ?\}\s*"  # MLX leaves out the last comma and blank
 )
 _SIZE = re.compile(r"[0-9]{1,19}")
 _OBJECTS = "O"
