@@ -106,6 +106,14 @@ def test_a_row_of_layers(
     assert found == ({} if expected is None else {"fc": expected})
 
 
+def test_an_input_that_only_the_whole_model_has() -> None:
+    data = sequential([CONV_VALID, FLATTEN, DENSE], [9, 7, 3])
+    shape = data["config"]["layers"][0]["config"].pop("batch_input_shape")
+    assert maps_of(data) == {}
+    data["config"]["build_input_shape"] = shape
+    assert maps_of(data) == {"fc": ("HWC", (7, 5, 8))}
+
+
 @pytest.mark.parametrize("broken", [None, 7, "x", [], {}, [-1, 0], [[1], [2]]])
 @pytest.mark.parametrize(
     ("kind", "key"),

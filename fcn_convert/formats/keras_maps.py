@@ -88,7 +88,7 @@ def _model(
     """Go through a model's layers, in the order in which they are listed; return its output."""
     given = iter(inputs)
     outputs: dict[str, _Array | None] = {}
-    last = next(iter(inputs), None)
+    last = next(iter(inputs), None) or _input(model.settings)
     for layer in model.layers:
         if model.kind == "Sequential":
             read = [last if last is not None else _input(layer.settings)]
@@ -109,7 +109,7 @@ def _model(
 
 
 def _input(settings: Mapping[str, Any]) -> _Array | None:
-    for key in ("batch_shape", "batch_input_shape"):
+    for key in ("batch_shape", "batch_input_shape", "build_input_shape"):
         sizes = settings.get(key)
         if isinstance(sizes, list) and len(sizes) > 1:
             return _Array(tuple(_size(size) for size in sizes[1:]))
