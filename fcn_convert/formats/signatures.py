@@ -15,6 +15,8 @@ _ONNX_FIELDS = b"\x12\x1a\x22\x2a\x32\x3a\x42\x72"
 _LENGTH = rb"[\x80-\xff]+[\x00-\x7f]"
 """A length of 128 or more, as a protobuf has it."""
 _META_GRAPH = re.compile(rb"\n" + _LENGTH + rb"\x12" + _LENGTH + rb"\n")
+_CORE_ML = re.compile(rb"\x08[\x01-\x1f]\x12[\x80-\xff]*[\x00-\x7f]\n[\x00-\x7f]\n[\x01-\x7f][ -~]")
+"""A version, and a description whose first input has a name."""
 _PADDLE_PROGRAM = re.compile(rb"\n" + _LENGTH + rb"\x08\x00\x10\xff{9}\x01")
 _PADDLE_PARAMETERS = re.compile(rb"\0{16}.\0\0\0\x08.\x10", re.DOTALL)
 _SHOWN = 24
@@ -104,6 +106,10 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(
         _begins(b"GGUF", b"lmgg", b"tjgg", b"fmgg"),
         "is a GGUF or GGML file, made for llama.cpp: convert the checkpoint it was made of",
+    ),
+    Signature(
+        _matches(_CORE_ML),
+        "is a Core ML model, made for Apple's devices: convert the model it was made of",
     ),
     Signature(
         _is_onnx,

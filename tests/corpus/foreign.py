@@ -15,6 +15,12 @@ FOREIGN = {
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer"),
     "gguf": (b"GGUF\x03\0\0\0", "is a GGUF or GGML file"),
     "onnx": (b"\x08\x07\x12\x07pytorch\x1a\x051.9.0", "is an ONNX model"),
+    "core-ml": (
+        b"\x08\x01\x12\xc3\x03\x0a\x0d\x0a\x07context\x1a\x02\x12\0\x0a\x0a\x0a\x04item",
+        "is a Core ML model",
+    ),
+    "core-ml-4": (b"\x08\x04\x12\x7a\x0a\x36\x0a\x05image\x12\x09An image", "is a Core ML model"),
+    "onnx-pytorch": (b"\x08\x06\x12\x07pytorch\x1a\x031.9:\xe8\xf6\x0a\x0a", "is an ONNX model"),
     "tflite": (b"\x1c\0\0\0TFL3\x14\0", "is a TensorFlow Lite model"),
     "saved-model": (b"\x08\x01\x12\xcb\x05", "is a TensorFlow SavedModel"),
     "graph": (b"\x0a\x1a\x0a\x05input\x12\x0bPlaceholder", "is a frozen graph of TensorFlow"),
