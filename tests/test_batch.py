@@ -407,6 +407,8 @@ def test_an_output_of_another_origin_is_not_replaced_without_force(
     assert "exists already; --force replaces it" in refused.stderr
     assert output.read_bytes() == before
     assert pieces(batch(tree / "a.pth", "-o", out, "--force")) == {"a.pth": "converted"}
+    assert pieces(batch(tree / "a.pth", "-o", out)) == {"a.pth": "up to date"}
+    assert pieces(batch(tree / "a.pth", "-o", out, "--force")) == {"a.pth": "converted"}
     assert load_file(output)["fc.weight"].flatten(1).equal(load_file(tree / "a.pth")["fc.weight"])
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ruamel.yaml import YAML
+from safetensors.torch import save_file
 from scripts import load_script
 
 ROOT = Path(__file__).parent.parent
@@ -61,6 +63,20 @@ def step(folder: Path, **inputs: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+def commands(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return what a runner obeys: lines that begin with `::`, but not while they are stopped."""
+    found, stopped = [], ""
+    for line in done.stdout.splitlines():
+        if stopped:
+            stopped = "" if line.strip() == f"::{stopped}::" else stopped
+        elif line.startswith("::stop-commands::"):
+            stopped = line.removeprefix("::stop-commands::")
+        elif line.lstrip().startswith("::"):
+            found.append(line)
+    assert not stopped
+    return found
+
+
 def test_a_conversion_is_reported(work: Path) -> None:
     done = step(work, checkpoint="lenet.pth", verify="bytes")
     assert done.returncode == 0, done.stderr
@@ -72,7 +88,8 @@ def test_a_conversion_is_reported(work: Path) -> None:
     assert {p.name for p in (work / "temp/fcn-convert").iterdir()} == {
         "report.json", "report.html", "report.md", "report.xml",
     }  # fmt: skip
-    assert "::error" not in done.stdout
+    assert commands(done) == []
+    assert "verdict: matches the spec" in done.stdout
 
 
 def test_a_conversion_that_exists_is_verified(work: Path) -> None:
@@ -82,7 +99,8 @@ def test_a_conversion_that_exists_is_verified(work: Path) -> None:
     (work / "o.safetensors").write_bytes(data)
     done = step(work, checkpoint="lenet.pth", converted="o.safetensors", verify="bytes")
     assert done.returncode == 1
-    (error,) = (line for line in done.stdout.splitlines() if line.startswith("::error"))
+    (error,) = commands(done)
+    assert error.startswith("::error::")
     assert "differs from the original" in error
     assert "### ❌ " in (work / "summary").read_text()
     assert (work / "outputs").read_text().splitlines()[-2] == "status=1"
@@ -93,7 +111,7 @@ def test_the_specs_lines_are_annotated_ten_at_most(work: Path) -> None:
     (work / "lenet.yaml").write_text(f"feature_map: [16, 3, 3]\n{keys}")
     done = step(work, checkpoint="lenet.pth")
     assert done.returncode == 2
-    shown = [line for line in done.stdout.splitlines() if line.startswith("::")]
+    shown = commands(done)
     assert shown[0] == "::error file=lenet.yaml,line=2::unknown key 'key0' (lenet.yaml:2)"
     assert len(shown) == 10
 
@@ -102,8 +120,21 @@ def test_an_input_is_never_part_of_a_shell_line(work: Path) -> None:
     done = step(work, checkpoint="$(touch planted); --help\n::error::x")
     assert done.returncode == 2
     assert not (work / "planted").exists()
-    (error,) = (line for line in done.stdout.splitlines() if line.startswith("::"))
+    (error,) = commands(done)
     assert "$(touch planted)" in error
+
+
+def test_a_runner_obeys_nothing_that_a_tensor_is_called(work: Path) -> None:
+    name = "::add-mask::planted"
+    tensors = {f"{name}.weight": torch.ones(4, 8), "conv.weight": torch.ones(2, 1, 3, 3)}
+    save_file(tensors, work / "net.safetensors")
+    (work / "net.yaml").write_text("feature_map: [2, 2, 2]\n")
+    step(work, checkpoint="net.safetensors", output="o.safetensors", verify="bytes")
+    save_file({f"{name}.weight": torch.zeros(4, 2, 2, 2), "conv.weight": tensors["conv.weight"]},
+              work / "o.safetensors")  # fmt: skip
+    done = step(work, checkpoint="net.safetensors", converted="o.safetensors", verify="bytes")
+    assert any(line.lstrip().startswith(name) for line in done.stdout.splitlines())
+    assert [line.partition("::add-mask")[0] for line in commands(done)] == ["::error::"]
 
 
 def test_annotations_are_escaped(script: Any) -> None:
@@ -112,10 +143,15 @@ def test_annotations_are_escaped(script: Any) -> None:
 
 
 @pytest.mark.parametrize("character", ["x", "é"], ids=["ascii", "two-bytes"])
-def test_a_summary_is_cut_below_a_mebibyte(script: Any, character: str) -> None:
-    cut = script.summary((character * (1 << 20)).encode())
-    assert (1 << 20) - 8 < len(cut) < 1 << 20
-    assert cut.decode().endswith("among the artifacts.\n")
+@pytest.mark.parametrize("size", [(1 << 20), (1 << 20) + 1, 3 << 20])
+def test_a_summary_is_cut_below_a_mebibyte(script: Any, character: str, size: int) -> None:
+    line = f"| {character * 9} |\n".encode()
+    head = "### ✅ fine\n<details><summary>all</summary>\n\n".encode()
+    cut = script.summary((head + line * size)[:size])
+    assert (1 << 20) - 2 * len(line) < len(cut) < 1 << 20
+    *lines, folded, _, said, _ = cut.decode().split("\n")
+    assert (folded, said) == ("</details>", "…cut here; the whole report is among the artifacts.")
+    assert {text for text in lines[3:] if text} == {line.decode().strip()}
     assert script.summary(b"short") == b"short"
 
 

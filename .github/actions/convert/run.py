@@ -10,9 +10,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 from pathlib import Path
+
+from fcn_convert.beside import spec_beside
 
 SUFFIXES = ("json", "html", "md", "xml")
 """Of the reports that are written: for programs, to look at, for the summary, for test reports."""
@@ -20,7 +23,8 @@ MAX_SUMMARY = 1 << 20
 """Bytes that GitHub takes of a step's summary."""
 MAX_ANNOTATIONS = 10
 """Errors that GitHub shows of a step."""
-CUT = "\n\n…cut here; the whole report is among the artifacts.\n"
+CUT = b"\n\n</details>\n\n\xe2\x80\xa6cut here; the whole report is among the artifacts.\n"
+"""Said where a summary is cut, which is mostly inside of what is folded."""
 
 
 def command(reports: Path) -> list[str]:
@@ -38,6 +42,21 @@ def command(reports: Path) -> list[str]:
     options += [f"--output={asked['OUTPUT']}"] if asked["OUTPUT"] and name == "convert" else []
     options += ["--strict"] if os.environ.get("FCN_STRICT") == "true" else []
     return [sys.executable, "-m", "fcn_convert", name, *options, *operands]
+
+
+def run(line: list[str]) -> tuple[int, list[str]]:
+    """Run a command, print what it says, and return its status and its errors.
+
+    GitHub's runner obeys lines that begin with `::`, and a line can begin with a tensor's name: it
+    is told to obey nothing meanwhile.
+    """
+    done = subprocess.run(line, capture_output=True, check=False)
+    token = secrets.token_hex(16).encode()
+    said = (b"::stop-commands::" + token, done.stdout, done.stderr, b"::" + token + b"::", b"")
+    sys.stdout.buffer.write(b"\n".join(said))
+    sys.stdout.buffer.flush()
+    lines = done.stderr.decode("utf-8", "replace").splitlines()
+    return done.returncode, [e.removeprefix("error: ") for e in lines if e.startswith("error: ")]
 
 
 def annotation(error: str, spec: str) -> str:
@@ -59,8 +78,8 @@ def summary(markdown: bytes) -> bytes:
     """Return what fits into a step's summary."""
     if len(markdown) < MAX_SUMMARY:
         return markdown
-    kept = markdown[: MAX_SUMMARY - 1 - len(CUT.encode())]
-    return kept.decode("utf-8", "ignore").encode() + CUT.encode()
+    kept, _, _ = markdown[: MAX_SUMMARY - 1 - len(CUT)].rpartition(b"\n")  # whole lines of tables
+    return kept + CUT
 
 
 def main() -> int:
@@ -69,23 +88,19 @@ def main() -> int:
     reports.mkdir(parents=True, exist_ok=True)
     for older in reports.glob("report.*"):  # of a step before this one
         older.unlink()
-    done = subprocess.run(
-        command(reports), stderr=subprocess.PIPE, text=True, errors="replace", check=False
-    )
-    sys.stderr.write(done.stderr)
+    status, errors = run(command(reports))
     checkpoint = Path(os.environ["FCN_CHECKPOINT"])
-    spec = os.environ.get("FCN_SPEC") or str(checkpoint.with_suffix(".yaml"))
+    spec = os.environ.get("FCN_SPEC") or str(spec_beside(checkpoint))
     markdown = reports / "report.md"
     text = markdown.read_bytes() if markdown.exists() else b""
-    errors = [line[len("error: ") :] for line in done.stderr.splitlines() if line[:7] == "error: "]
     errors = errors or failed_checks(reports / "report.json")
     for error in errors[:MAX_ANNOTATIONS]:
         print(annotation(error, spec))
     with open(os.environ["GITHUB_STEP_SUMMARY"], "ab") as file:
         file.write(summary(text))
     with open(os.environ["GITHUB_OUTPUT"], "a", encoding="utf-8") as file:
-        file.write(f"status={done.returncode}\nreport={reports / 'report.json'}\n")
-    return done.returncode
+        file.write(f"status={status}\nreport={reports / 'report.json'}\n")
+    return status
 
 
 def failed_checks(report: Path) -> list[str]:
