@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from fcn_convert import FcnConvertError, __version__
@@ -362,6 +363,19 @@ def test_a_dry_run_writes_nothing_and_exits_0(lenet: Path) -> None:
 def test_the_level_is_in_the_verdict(lenet: Path, level: str) -> None:
     result = invoke("convert", lenet, "--verify", level)
     assert f"verdict: matches the spec (checked: {level})\n" in result.stdout
+
+
+def test_whether_a_path_can_be_read_is_said_by_us_and_not_by_typer() -> None:
+    commands: list[Any] = [get_command(app)]
+    paths: dict[str, bool] = {}
+    for command in commands:  # grows while it is walked
+        commands += getattr(command, "commands", {}).values()
+        for parameter in command.params:
+            known = getattr(parameter, "get_runtime_param", lambda: None)()
+            if known is not None and "Path" in str(known.annotation):
+                paths[f"{command.name} {parameter.name}"] = known.parameter_info.readable
+    assert len(paths) > 12
+    assert [name for name, checked in paths.items() if checked] == []
 
 
 # Names from untrusted files

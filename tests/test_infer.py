@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from fcn_convert.formats import open_checkpoint
-from fcn_convert.infer.evidence import CLEAR_Z, PATTERN_SIZE, Sample, read_sample, weigh, why_not
+from fcn_convert.infer.evidence import PATTERN_SIZE, Sample, read_sample, weigh, why_not
 from fcn_convert.infer.heads import find_heads
 from fcn_convert.infer.maps import candidate_maps
 from fcn_convert.infer.network import Network
 from fcn_convert.infer.proposal import Proposal, propose
 from fcn_convert.infer.readings import Reading, alike, readings
+from fcn_convert.infer.scores import CLEAR_Z
 from fcn_convert.layers import resolve
 from fcn_convert.spec import FeatureMap
 from fcn_convert.tensors import DTYPES, StateDict, TensorInfo

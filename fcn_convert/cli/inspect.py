@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
-from fcn_convert.cli.options import AsJson, FileArgument, StateDictPath, Verbose
+from fcn_convert.cli.options import AsJson, FileArgument, FileOption, StateDictPath, Verbose
 from fcn_convert.cli.streams import stdout
 
 
@@ -16,7 +14,7 @@ def inspect(
     state_dict: StateDictPath = None,
     report: Annotated[
         list[Path] | None,
-        typer.Option("--report", help="Write a page with the mean kernels drawn here: FILE.html."),
+        FileOption("--report", help="Write a page with the mean kernels drawn here: FILE.html."),
     ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fcn_convert.infer.evidence import CLEAR_Z, LESS_CLEAR, Evidence, Score
 from fcn_convert.infer.maps import Maps
 from fcn_convert.infer.readings import Reading, alike
+from fcn_convert.infer.scores import CLEAR_Z, LESS_CLEAR, Evidence, Score
 from fcn_convert.infer.storage import WRITERS
 from fcn_convert.spec import FeatureMap
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fcn_convert.formats import Checkpoint
-from fcn_convert.infer.evidence import CLEAR_Z, Evidence, Sample, read_sample, weigh, why_not
+from fcn_convert.infer.evidence import Sample, read_sample, weigh, why_not
 from fcn_convert.infer.findings import Finding, Pattern, ReadingFound, not_computed, read_maps
 from fcn_convert.infer.readings import Reading, alike, readings
+from fcn_convert.infer.scores import CLEAR_Z, Evidence
 from fcn_convert.layers import DenseLayer, Resolved
 
 

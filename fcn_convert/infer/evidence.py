@@ -11,12 +11,13 @@ that nothing was learnt into have none beyond chance under any reading.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import sqrt
 
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.strided import read_tensor, strides_of
 from fcn_convert.infer.readings import Reading
+from fcn_convert.infer.scores import Evidence, Score
 from fcn_convert.tensors import TensorInfo
 from fcn_convert.torch_quietly import Tensor, torch
 
@@ -27,63 +28,10 @@ MAX_FEATURES = 1 << 19
 """Inputs of a layer that is looked at."""
 FEWEST_ROWS = 4
 SHUFFLED_PAIRS = 1 << 13
-CLEAR_Z = 6.0
-"""Deviations beyond chance that count, for the best of up to 64 readings."""
-LESS_CLEAR = 0.5
-"""A reading with this part of another one's z-score, or less, is clearly the worse."""
 NEGLIGIBLE = 1e-3
 """A column this small against the typical one is a dead channel's."""
 PATTERN_SIZE = 32
 """Places along one axis of a pattern; of a larger map, those around its middle."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """How well a reading goes with the weights.
-
-    weights, strengths: mean correlation of neighbouring places, from -1 to 1, of their weights
-    and of the ranks of their norms. weights_z, strengths_z: in deviations of what chance gives.
-    """
-
-    reading: Reading
-    weights: float
-    strengths: float
-    weights_z: float
-    strengths_z: float
-
-    @property
-    def z(self) -> float:
-        """Both together."""
-        return (self.weights_z + self.strengths_z) / sqrt(2)
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """The readings of the map that one layer or several read, best first, from so many rows."""
-
-    rows: int
-    scores: tuple[Score, ...]
-
-    @property
-    def best(self) -> Score | None:
-        """The best reading, if weights go with any beyond chance."""
-        best = self.scores[0] if self.scores else None
-        return best if best and best.z >= CLEAR_Z else None
-
-    def score(self, reading: Reading) -> Score | None:
-        """Return the score of a reading, or of one that the weights cannot tell from it."""
-        same = (s for s in self.scores if s.reading.structure == reading.structure)
-        return next(same, None)
-
-    def contradicts(self, reading: Reading) -> bool:
-        """Return whether the weights clearly go with another reading."""
-        best, declared = self.best, self.score(reading)
-        if best is None:
-            return False
-        if declared is None:
-            # A pooled map has no neighbours. Branches put together can make its strengths look so.
-            return not reading.is_spatial and best.weights_z >= CLEAR_Z
-        return declared.z <= LESS_CLEAR * best.z
 
 
 class Sample:

@@ -19,7 +19,8 @@ from fcn_convert.spec import Dense, Head, Spec, usual_order
 from fcn_convert.tensors import StateDict
 
 if TYPE_CHECKING:
-    from fcn_convert.infer.evidence import Evidence, Sample
+    from fcn_convert.infer.evidence import Sample
+    from fcn_convert.infer.scores import Evidence
 
 MAX_BRANCHES = 8
 """Layers on one map that are looked at."""
