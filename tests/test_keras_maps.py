@@ -205,7 +205,8 @@ def plain(keras: Any) -> Any:
     k = keras.layers
     return keras.Sequential(
         [
-            k.Input((40, 33, 3)),
+            k.Input((52, 47, 3)),
+            k.Resizing(40, 33),
             k.Lambda(lambda x: x / 255, name="scale"),
             k.Cropping2D(((5, 2), (0, 1))),
             k.ZeroPadding2D((1, 2)),

@@ -32,6 +32,8 @@ _UNCHANGED = {
     *("RandomBrightness", "RandomShear"),
     "Lambda",  # mostly a scaling; where it is not, the Dense layer's inputs are another number
 }
+_HEIGHT_WIDTH = (("H", "height"), ("W", "width"))
+_TO_A_SIZE = {"Resizing", "CenterCrop", "RandomCrop"}
 _TOGETHER = {"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"}
 
 
@@ -215,6 +217,8 @@ def _mapped(layer: LayerConfig, array: _Array) -> _Array | None:
     """Return the map that a convolution, a pool or a padding gives."""
     kind, settings = layer.kind, layer.settings
     named = array.named(layer)
+    if named is not None and kind in _TO_A_SIZE:
+        return named.resized({axis: _size(settings.get(key)) for axis, key in _HEIGHT_WIDTH})
     if named is None or not kind.endswith(f"{len(named.axes) - 1}D"):
         return None
     sizes = named.spatial
