@@ -181,11 +181,23 @@ def test_a_large_report_is_cut_with_a_word() -> None:
     page = Page(html)
     assert f"… and {19 * LIMIT + 1} more" in page.text
     assert f"{PICTURES} more layers are not drawn" in page.text
+    assert f"{PICTURES} more layers of this head are not drawn" in page.text
     cells = page.within("td")
     assert cells.count("kept") == LIMIT - 1
     assert cells.count("left out") == 1
     assert {entry.name for entry in layers} <= set(cells)
     assert len(html) < 2 << 20
+
+
+def test_a_difference_beyond_every_number_can_be_sorted() -> None:
+    report = report_of("fc")
+    checks = (Check("bytes", False, "fc differs", {"max_abs_diff": float("inf")}),)
+    layers = (replace(report.layers[0], checks=checks), *report.layers[1:])
+    page = Page(to_html(replace(report, layers=layers)))
+    values = [
+        dict(attributes).get("data-value") for tag, attributes in page.elements if tag == "td"
+    ]
+    assert "Infinity" in values  # as a browser reads it
 
 
 # The drawings

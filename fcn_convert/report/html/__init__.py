@@ -1,8 +1,8 @@
 """The reports as HTML pages to look at: one file each, with nothing loaded from elsewhere.
 
-Whatever comes from a file passes `_shown` and is escaped, and stands in text, never in an
-attribute. Should that fail, the page's own policy lets a browser run no script and take no style
-but the two that are in it, told by their hashes.
+Whatever comes from a file passes `_shown` and is escaped, and stands in text, never in an attribute
+(pictures and numbers are of our making). Should that fail, the page's own policy lets a browser run
+no script and take no style but the two that are in it, told by their hashes.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ TEMPLATES = files("fcn_convert.report.html").joinpath("templates")
 
 def to_html(report: Report) -> str:
     """Return the report of a conversion or a verification as a page."""
-    drawn = [(axes, order, diagram(axes, order, dense)) for axes, order, dense in heads(report)]
+    drawn = [
+        (axes, order, diagram(axes, order, dense[:PICTURES]), len(dense) - PICTURES)
+        for axes, order, dense in heads(report)
+    ]
     return page(
         "conversion.html",
         report=report,
