@@ -59,7 +59,9 @@ def main() -> None:
         tensors = vgg16()
         save_file(tensors, folder / "vgg16.safetensors")
         torch.save(tensors, folder / "vgg16.pth")
-        save_file(vgg16(widening=2), folder / "vgg16-twice.safetensors")
+        tensors = vgg16(widening=2)
+        save_file(tensors, folder / "vgg16-twice.safetensors")
+        torch.save(tensors, folder / "vgg16-twice.pth")
     save_file(tiny(10) | {"filling": torch.zeros(250_000)}, folder / "one-mb.safetensors")
     for number in TINY:
         save_file(tiny(number), folder / f"tiny-{number}.safetensors")
