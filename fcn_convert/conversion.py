@@ -69,7 +69,7 @@ def convert(
     """
     source = Path(checkpoint)
     with open_checkpoint(source) as original, Digests(_threads_to_read(level)) as digests:
-        if level == "bytes" and not dry_run:  # else torch's import and the copy come first
+        if level != "shapes" and not dry_run:
             digests.start(original)
         parsed, inputs = _read_spec(spec, source)
         inputs += [file.path for file in original.stored]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, Self, TypeVar
 
@@ -12,6 +13,7 @@ MAX_THREADS = 4
 
 P = ParamSpec("P")
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 class _EndedError(Exception):
@@ -48,6 +50,30 @@ class Workers:
         """End what goes on at its next step, and wait for that."""
         self._ended = True
         self._pool.shutdown(cancel_futures=True)
+
+
+def work_off(
+    jobs: Iterable[Callable[[S], None]], make_scratch: Callable[[], S], threads: int
+) -> None:
+    """Do all jobs, in so many threads; each job is given the memory of the thread that does it."""
+    waiting = deque(jobs)
+
+    def work(go_on: Callable[[], None]) -> None:
+        scratch = make_scratch()
+        while waiting:
+            go_on()
+            try:
+                job = waiting.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            job(scratch)
+
+    if threads <= 1:
+        work(lambda: None)
+        return
+    with Workers(threads) as workers:
+        for done in [workers.start(work, workers.go_on) for _ in range(threads)]:
+            done.result()
 
 
 def threads_to_compute() -> int:

@@ -7,12 +7,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import assert_never
 
 from fcn_convert.errors import CheckpointError, OutputError
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance, SourceFile
-from fcn_convert.formats.strided import BlockReader, blocks, runs, strides_of
+from fcn_convert.formats.strided import Block, BlockReader, blocks, runs, strides_of
 from fcn_convert.plan import (
     WRITTEN_BY,
     Copied,
@@ -25,6 +26,7 @@ from fcn_convert.plan import (
     Written,
 )
 from fcn_convert.tensors import TensorInfo, row_major_strides
+from fcn_convert.workers import threads_to_compute, work_off
 
 LENGTH_BYTES = 8
 PAGE_BYTES = 4096
@@ -83,16 +85,19 @@ def _write_tensors(
     header = _header(steps, metadata)
     _write_all(descriptor, header, 0)
     plain: list[_Range] = []
+    others: list[tuple[TensorInfo, int]] = []
     target = len(header)
     for step in steps:
         view = _view(step)
         if view.is_plain:
             plain.append(_Range(view.file, view.offset, target, view.nbytes))
         else:
-            _gather(checkpoint.files[view.file], view, descriptor, target, advance)
+            others.append((view, target))
         target += view.nbytes
     for span in _merged(plain):
         _copy(checkpoint.files[span.file], descriptor, span, advance)
+    for view, start in others:  # last, for this waits until torch is imported
+        _gather(checkpoint.files[view.file], view, descriptor, start, advance)
 
 
 def _place(step: Step) -> tuple[int, int, int, str]:
@@ -200,15 +205,21 @@ def _copy_range(source: SourceFile, descriptor: int, start: int, target: int, le
 def _gather(
     source: SourceFile, view: TensorInfo, descriptor: int, target: int, advance: Advance
 ) -> None:
-    """Write the values of a strided view in row-major order."""
+    """Write the values of a strided view in row-major order, some blocks at the same time."""
+    from fcn_convert.torch_settings import SETTINGS  # noqa: PLC0415 - imports torch
+
     itemsize = view.dtype.itemsize
-    reader = BlockReader()
-    for block in blocks(view):
+
+    def write_block(block: Block, reader: BlockReader) -> None:
         values = memoryview(reader.read(source, view, block))
         advance(len(values))
         for first, length in runs(view, block):
             _write_all(descriptor, values[: length * itemsize], target + first * itemsize)
             values = values[length * itemsize :]
+
+    jobs = [partial(write_block, block) for block in blocks(view)]
+    with SETTINGS:
+        work_off(jobs, BlockReader, min(threads_to_compute(), len(jobs)))
 
 
 def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 
 from fcn_convert.activations.answers import ConvolutionAnswers, DenseAnswers, Job, Scratch, Stored
 from fcn_convert.activations.comparison import Comparison
@@ -15,7 +15,7 @@ from fcn_convert.layers import DenseLayer
 from fcn_convert.proof import Check
 from fcn_convert.torch_quietly import torch
 from fcn_convert.torch_settings import SETTINGS
-from fcn_convert.workers import Workers, threads_to_compute
+from fcn_convert.workers import threads_to_compute, work_off
 
 
 def compare(
@@ -48,27 +48,12 @@ def compare(
 
 def _compute(jobs: list[tuple[int, Job]], advance: Advance) -> None:
     """Do all jobs, in as many threads as help; a few blocks are done before a thread starts."""
-    waiting = deque(jobs)
-    blocks = sum(nbytes for nbytes, _ in jobs) // BLOCK_BYTES
-    threads = min(threads_to_compute(), blocks)
-    if threads <= 1:
-        _work(waiting, lambda: None, advance)
-        return
-    with Workers(threads) as workers:
-        started = [workers.start(_work, waiting, workers.go_on, advance) for _ in range(threads)]
-        for done in started:
-            done.result()
 
-
-def _work(waiting: deque[tuple[int, Job]], go_on: Callable[[], None], advance: Advance) -> None:
-    """Do jobs until none waits."""
-    scratch = Scratch()
-    with torch.inference_mode():  # which holds for one thread only
-        while waiting:
-            go_on()
-            try:
-                nbytes, job = waiting.popleft()
-            except IndexError:  # another thread was quicker
-                return
+    def counted(nbytes: int, job: Job, scratch: Scratch) -> None:
+        with torch.inference_mode():  # which holds for one thread only
             job(scratch)
-            advance(nbytes)
+        advance(nbytes)
+
+    blocks = sum(nbytes for nbytes, _ in jobs) // BLOCK_BYTES
+    parts = (partial(counted, nbytes, job) for nbytes, job in jobs)
+    work_off(parts, Scratch, min(threads_to_compute(), blocks))
