@@ -432,6 +432,15 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
         open_checkpoint(path).state_dict(None)
 
 
+@pytest.mark.parametrize("raw", [np.ones(9, "f4").tobytes(), bytes(64), b"\x02" + bytes(40)])
+def test_the_values_of_a_tensorflow_checkpoint(tmp_path: Path, raw: bytes) -> None:
+    path = tmp_path / "model.ckpt-7.data-00000-of-00001"
+    path.write_bytes(raw)
+    sentence = "is the part of a TensorFlow checkpoint that holds the values.*numpy.savez"
+    with pytest.raises(CheckpointError, match=sentence):
+        open_checkpoint(path)
+
+
 # EMA beside the model.
 
 

@@ -312,6 +312,11 @@ def test_dry_run_json_and_code(index: Path, tmp_path: Path) -> None:
     assert len(json.loads(done.stdout)["output"]["files"]) == 4
     code = invoke("code", tmp_path / "out.report.json").stdout
     assert "nn.Conv2d(3, 5, kernel_size=(2, 4))" in code
+    loading = code.partition("# from safetensors.torch")[2]
+    lines = [line.removeprefix("# ") for line in f"# from safetensors.torch{loading}".splitlines()]
+    scope: dict[str, object] = {}
+    exec("\n".join([*code.splitlines(), *lines]), scope)  # strictly, so both agree
+    assert scope["head"].state_dict().keys() <= expected().keys()  # type: ignore[attr-defined]
 
 
 def test_a_batch_of_folders(tmp_path: Path) -> None:

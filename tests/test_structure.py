@@ -47,6 +47,7 @@ ONLY = {
     "tensors": {"errors"},
     "atomic": {"errors"},
     "beside": {"errors"},
+    "shard_folder": {"atomic", "errors", "formats", "plan"},
     "proof": set(),
     "formats": {"errors", "tensors", "formats", "torch_quietly"},
     "spec": {"errors", "formats", "spec_schema", "spec_yaml", "tensors"},

@@ -117,7 +117,7 @@ def _reader(file: SourceFile) -> Reader:
     """Return the reader of a file by its content; raises CheckpointError where there is none."""
     head = file.pread(0, min(HEAD_BYTES, file.size))
     tail = file.pread(max(file.size - signatures.TAIL_BYTES, 0), min(8, file.size))
-    sentence = signatures.known(head, tail)
+    sentence = signatures.by_name(file.path.name) or signatures.known(head, tail)
     if sentence is None:
         for reader in READERS:
             if reader.recognises(head):

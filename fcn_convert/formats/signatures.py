@@ -170,6 +170,19 @@ SIGNATURES: tuple[Signature, ...] = (
 )
 
 
+_TENSORFLOW_DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
+
+
+def by_name(name: str) -> str | None:
+    """Return what to say of a file that only its name tells: raw values begin with anything."""
+    if _TENSORFLOW_DATA.search(name):
+        return (
+            "is the part of a TensorFlow checkpoint that holds the values, whose names and places "
+            f"are in the .index beside it: {_TENSORFLOW}"
+        )
+    return None
+
+
 def known(head: bytes, tail: bytes) -> str | None:
     """Return what to say of a file of a known kind that cannot be read; None for all others.
 

@@ -62,9 +62,21 @@ def _loading(modules: Modules) -> list[str]:
         "",
         "",
         "# from safetensors.torch import load_file",
-        f"# tensors = load_file({modules.head.output!r})",
+        *_tensors(modules.head),
         f"# head = {made}",
         "# head.load_state_dict({name: tensors[name] for name in head.state_dict()}, strict=True)",
+    ]
+
+
+def _tensors(head: ReportedHead) -> list[str]:
+    """Return the lines that load the output, a file or a folder of shards."""
+    if not head.in_shards:
+        return [f"# tensors = load_file({head.output!r})"]
+    return [
+        "# from pathlib import Path",
+        "# tensors = {}",
+        f"# for shard in Path({head.output!r}).glob('*.safetensors'):",
+        "#     tensors.update(load_file(shard))",
     ]
 
 

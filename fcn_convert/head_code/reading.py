@@ -55,10 +55,12 @@ class HeadMap:
 class ReportedHead:
     """Everything of a report that the code is made of.
 
-    kept: shapes of the other tensors of the output, by their names there.
+    kept: shapes of the other tensors of the output, by their names there. in_shards: whether the
+    output is a folder.
     """
 
     output: str
+    in_shards: bool
     heads: tuple[HeadMap, ...]
     layers: tuple[Layer, ...]
     kept: dict[str, tuple[int, ...]]
@@ -103,6 +105,7 @@ def _head(model: ReportModel) -> ReportedHead:
     owner = {dense.name: at for at, head in enumerate(model.spec.heads) for dense in head.dense}
     return ReportedHead(
         output=model.output.path,
+        in_shards=bool(model.output.files),
         heads=tuple(
             HeadMap({str(axis): size for axis, size in head.feature_map.items()})
             for head in model.spec.heads

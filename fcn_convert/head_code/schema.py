@@ -20,9 +20,10 @@ def _known(dtype: str) -> str:
 
 
 class FileModel(BaseModel):
-    """The output."""
+    """The output; files: where it is a folder of shards."""
 
     path: str
+    files: list[object] = []
 
 
 class LayerModel(BaseModel):
