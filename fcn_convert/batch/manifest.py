@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -14,12 +15,16 @@ from fcn_convert.spec_yaml import read_text, read_yaml
 MAX_MANIFEST_BYTES = 1 << 24
 
 
+FileName = Annotated[Name, Field(pattern=r"^[^\x00]+$")]
+"""No system has a name for a file with a NUL in it, or with half of a character."""
+
+
 class Entry(Model):
     """One conversion."""
 
-    source: Name = Field(description="The checkpoint.")
-    spec: Name = Field(default=UNSAID, description="Default: --spec, or beside the source.")
-    output: Name = Field(
+    source: FileName = Field(description="The checkpoint.")
+    spec: FileName = Field(default=UNSAID, description="Default: --spec, or beside the source.")
+    output: FileName = Field(
         default=UNSAID, description="Default: the source's name, .fcn.safetensors, in --out-dir."
     )
 
