@@ -444,6 +444,21 @@ def test_inputs_are_never_written_to(
     assert listed(tmp_path) == names
 
 
+def test_an_input_is_known_in_capitals_where_the_file_system_knows_it(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capitals, before = tmp_path / source.name.upper(), source.read_bytes()
+    lstat = os.lstat
+
+    def regardless_of_case(path: str | Path, **options: Any) -> os.stat_result:
+        return lstat(source if Path(path) == capitals else path, **options)
+
+    monkeypatch.setattr(os, "lstat", regardless_of_case)
+    with pytest.raises(OutputError, match=r"is the same file as .*, which is only read"):
+        convert(source, SPEC, capitals, force=True)
+    assert source.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "name",
     [same, hard_link, symlink, through_a_linked_folder],
