@@ -406,6 +406,20 @@ def test_hdf5_of_others_and_what_leads_elsewhere(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "m.h5")
 
 
+@pytest.mark.heavy
+def test_an_attribute_of_hdf5_that_claims_gigabytes(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py", reason="of the extra dev-heavy")
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["w"] = np.ones((3, 4), "f4")
+        file.attrs["names"] = np.arange(0x0123, dtype="u1")
+    raw = (tmp_path / "m.h5").read_bytes()
+    count = (0x0123).to_bytes(8, "little")
+    assert count in raw
+    (tmp_path / "m.h5").write_bytes(raw.replace(count, (1 << 34).to_bytes(8, "little")))
+    with pytest.raises(CheckpointError, match=r"attribute 'names' is over 16 MB|malformed HDF5"):
+        open_checkpoint(tmp_path / "m.h5")
+
+
 def test_a_state_dict_read_by_a_layout_is_not_reported_as_another(tmp_path: Path) -> None:
     weights = {
         "conv.weight": np.ones((4, 3, 3, 2), np.float32),

@@ -30,6 +30,7 @@ from fcn_convert.tensors import (
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_DEPTH = 64
+MAX_ATTRIBUTE = 16 << 20
 MAX_CHUNK = 256 << 20
 """Bytes of one chunk, which has to be unpacked as a whole."""
 _ROWS = 4 << 20
@@ -212,6 +213,10 @@ def _attributes(group: Any) -> Iterator[tuple[str, Any]]:
     Keras cuts a list of names that is too long for an attribute into `names0`, `names1`, …
     """
     for name in group.attrs:
+        stored = group.attrs.get_id(name)
+        # What is read is allocated first, as large as the file says that it is.
+        if prod(stored.shape or ()) * stored.dtype.itemsize > MAX_ATTRIBUTE:
+            raise RecordError(f"attribute {shown(name)} is over {MAX_ATTRIBUTE >> 20} MB")
         value = group.attrs[name]
         yield name, _plain(value.tolist() if hasattr(value, "tolist") else value)
 
