@@ -1,23 +1,25 @@
 """Holds an output against the original, from the spec alone.
 
-Nothing here comes from the plan or the writer: both files are read again, and every index follows
-from the spec's axis names. So a mistake in `plan.py` or `write.py` fails the proof instead of
-passing through it.
+Nothing here comes from the plan or the writer: both files are read again, by `rereading.py`, and
+every index follows from the spec's axis names. So a mistake in `plan.py`, `write.py` or what they
+read by fails the proof instead of passing through it. What the proof takes as given is what the
+spec and the container say: which layer reads what (`layers.py`), and in which order a framework
+stores the axes of an array (the patterns of `formats/layouts.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 
 from fcn_convert.digests import Digests
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance, SourceFile
-from fcn_convert.formats.strided import BlockReader, blocks, runs
 from fcn_convert.layers import DenseLayer, Resolved, resolve
 from fcn_convert.layout_proof import as_the_layout_says
 from fcn_convert.proof import Check, Level, Proof
+from fcn_convert.rereading import Box, BoxReader, boxes
 from fcn_convert.spec import Spec
 from fcn_convert.tensors import Dtype, TensorInfo, is_row_major
 from fcn_convert.workers import Workers
@@ -135,16 +137,16 @@ def _compare_bytes(
 ) -> list[Check]:
     """Check that the output holds exactly the values of the original, bit by bit."""
     checks = []
-    readers = BlockReader(), BlockReader()
+    readers = BoxReader(), BoxReader()
     for view, written in pairs:
         source, output = original.files[view.file], converted.files[written.file]
-        total = _Difference(view.dtype)
-        for first, expected, found in _parts(source, view, output, written, readers):
+        total = _Difference(view.dtype, view.shape)
+        for part, expected, found in _parts(source, view, output, written, readers):
             workers.go_on()
             if expected != found:
-                total.add(first, expected, found)
+                total.add(part, expected, found)
             advance(len(expected))
-        checks.append(total.check(view.shape, written.name))
+        checks.append(total.check(written.name))
     return checks
 
 
@@ -153,54 +155,54 @@ def _parts(
     view: TensorInfo,
     output: SourceFile,
     written: TensorInfo,
-    readers: tuple[BlockReader, BlockReader],
-) -> Iterator[tuple[int, bytearray, bytearray]]:
-    """Yield first element, expected and found values, a bounded part at a time."""
+    readers: tuple[BoxReader, BoxReader],
+) -> Iterator[tuple[Box | int, bytearray, bytearray]]:
+    """Yield expected and found values, a bounded part at a time, and which part that is.
+
+    It is a box; or where both lie in row-major order, the bytes from a number on.
+    """
     before, after = readers
-    if view.is_plain:
-        for at in range(0, view.nbytes, CHUNK_BYTES):
-            count = min(CHUNK_BYTES, view.nbytes - at)
-            expected = before.read_bytes(source, view.offset + at, count)
-            found = after.read_bytes(output, written.offset + at, count)
-            yield at * 8 // view.dtype.bits, expected, found
+    if not view.is_plain:
+        for box in boxes(view):
+            yield box, before.read(source, view, box), after.read(output, written, box)
         return
-    itemsize = view.dtype.itemsize
-    for block in blocks(view):
-        values = before.read(source, view, block)
-        at = 0
-        for first, length in runs(view, block):
-            count = length * itemsize
-            found = after.read_bytes(output, written.offset + first * itemsize, count)
-            whole = count == len(values)
-            yield first, values if whole else values[at : at + count], found
-            at += count
+    for at in range(0, view.nbytes, CHUNK_BYTES):
+        count = min(CHUNK_BYTES, view.nbytes - at)
+        expected = before.read_bytes(source, view.offset + at, count)
+        found = after.read_bytes(output, written.offset + at, count)
+        yield at, expected, found
 
 
 @dataclass
 class _Difference:
-    """What differs between two tensors of one dtype.
+    """What differs between two tensors of one dtype and shape.
 
-    largest: the largest absolute difference of finite values; None where torch lacks the dtype.
+    largest: the largest absolute difference, infinite where one of the two is not finite; None
+    where torch lacks the dtype.
     """
 
     dtype: Dtype
+    shape: tuple[int, ...]
     count: int = 0
-    first: int = 0
+    first: tuple[int, ...] = ()
     largest: float | None = 0.0
 
-    def check(self, shape: tuple[int, ...], name: str) -> Check:
-        """Sum up, for the tensor of this shape that the output calls `name`."""
+    def check(self, name: str) -> Check:
+        """Sum up, for the tensor that the output calls `name`."""
         if not self.count:
             return _IDENTICAL
+        # Of elements smaller than a byte, those that share one are not told from each other.
+        unit = "elements" if self.dtype.itemsize else "bytes"
+        every = prod(self.shape) if self.dtype.itemsize else prod(self.shape) * self.dtype.bits // 8
         problem = (
-            f"{name} differs from the original in {self.count} of {prod(shape)} elements, "
-            f"first at {list(_position(self.first, shape))}"
+            f"{name} differs from the original in {self.count} of {every} {unit}, "
+            f"first at {list(self.first)}"
         )
         values = {"max_abs_diff": self.largest, "differing": self.count}
         return Check("bytes", passed=False, problem=problem, values=values)
 
-    def add(self, first: int, expected: bytearray, found: bytearray) -> None:
-        """Count in a part that differs, which begins at element `first`."""
+    def add(self, part: Box | int, expected: bytearray, found: bytearray) -> None:
+        """Count in a part that differs."""
         size = max(self.dtype.itemsize, 1)
         places = [
             at // size
@@ -208,10 +210,18 @@ class _Difference:
             if expected[at : at + size] != found[at : at + size]
         ]
         if not self.count:
-            self.first = first + places[0] * 8 * size // self.dtype.bits
+            self.first = self._index(part, places[0])
         self.count += len(places)
         largest = _largest_difference(self.dtype, expected, found)
         self.largest = None if None in (largest, self.largest) else max(largest, self.largest)  # type: ignore[type-var]
+
+    def _index(self, part: Box | int, place: int) -> tuple[int, ...]:
+        """Return the index of the element that is at a place in a part of the tensor."""
+        if isinstance(part, int):
+            size = max(self.dtype.itemsize, 1)
+            return tuple(_position((part + place * size) * 8 // self.dtype.bits, self.shape))
+        inside = _position(place, part.shape)
+        return tuple(start + at for start, at in zip(part.start, inside, strict=True))
 
 
 def _largest_difference(dtype: Dtype, expected: bytearray, found: bytearray) -> float | None:
@@ -225,8 +235,11 @@ def _largest_difference(dtype: Dtype, expected: bytearray, found: bytearray) -> 
         before, after = (torch.frombuffer(raw, dtype=kind).to(wide) for raw in (expected, found))
     except (RuntimeError, NotImplementedError):  # a dtype that this torch stores but cannot convert
         return None
-    apart = (before - after).abs()
-    return float(apart[apart.isfinite()].max()) if bool(apart.isfinite().any()) else 0.0
+    # Bits that are the same do not differ, whatever number they are.
+    bits, other_bits = (torch.frombuffer(raw, dtype=torch.uint8) for raw in (expected, found))
+    same = (bits == other_bits).view(before.numel(), -1).all(1)
+    apart = (before - after).abs().nan_to_num(nan=inf, posinf=inf)
+    return float(apart.masked_fill(same, 0).max())
 
 
 def _position(element: int, shape: tuple[int, ...]) -> Iterator[int]:

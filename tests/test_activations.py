@@ -9,12 +9,18 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fcn_convert import CheckFailedError, activations, convert, digests, verify_conversion
+from fcn_convert import (
+    CheckFailedError,
+    activations,
+    convert,
+    digests,
+    rereading,
+    verify_conversion,
+)
 from fcn_convert.activations import answers, comparison
 from fcn_convert.activations.drawn import FurthestFeatures, SpreadCounter
 from fcn_convert.activations.inputs import Inputs
 from fcn_convert.errors import CheckpointError
-from fcn_convert.formats import strided
 from fcn_convert.proof import AnswersCheck
 from fcn_convert.report import Report
 
@@ -34,8 +40,8 @@ def outputs(report: Report) -> dict[str, float | int | str | None]:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (activations, answers, strided):
-        monkeypatch.setattr(module, "BLOCK_BYTES", 1024)
+    for module in (activations, answers, rereading):
+        monkeypatch.setattr(module, "BOX_BYTES", 1024)
     monkeypatch.setattr(activations, "threads_to_compute", lambda: 3)
 
 
@@ -168,3 +174,27 @@ def test_damage_is_found_however_a_file_is_cut_into_chunks(
     with pytest.raises(CheckpointError, match="is damaged: the checksum of"):
         convert(path, spec, source.with_name("more.safetensors"), level="bytes")
     assert not source.with_name("more.safetensors").exists()
+
+
+def test_what_torch_cannot_compute_is_a_warning(tmp_path: Path) -> None:
+    source = tmp_path / "net.safetensors"
+    header = b'{"fc.weight":{"dtype":"F4","shape":[3,4],"data_offsets":[0,6]}}'
+    source.write_bytes(len(header).to_bytes(8, "little") + header + bytes(6))
+    report = convert(source, {"feature_map": [4, 1, 1]})
+    assert report.verdict.passed
+    warning = "fc.weight: no activations were compared: torch has no dtype F4"
+    assert warning in report.warnings
+    with pytest.raises(CheckFailedError, match="no activations were compared"):
+        convert(source, {"feature_map": [4, 1, 1]}, force=True, strict=True)
+
+
+def test_a_bug_of_ours_is_no_reason_not_to_compare(
+    source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> Inputs:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(activations, "make_inputs", broken)
+    with pytest.raises(RuntimeError, match="shapes do not fit"):
+        convert(source, {"feature_map": [16, 2, 2]})
+    assert not source.with_name("source.fcn.safetensors").exists()

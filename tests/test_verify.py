@@ -15,10 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 import fcn_convert
-from fcn_convert import CheckFailedError, activations, convert, layers, plan
+from fcn_convert import CheckFailedError, activations, convert, layers, plan, rereading
 from fcn_convert.digests import Digests
 from fcn_convert.formats import open_checkpoint
-from fcn_convert.formats import strided as strided_module
 from fcn_convert.proof import LEVELS, Check, Level, Proof
 from fcn_convert.spec import Spec, make_spec
 from fcn_convert.verify import verify
@@ -151,7 +150,7 @@ def test_every_order_passes_against_einsum(
     biases = torch.randn(features_out, generator=generated(1)) if bias else None
     spec = {"feature_map": sizes, "flatten": flatten, "dense": [{"name": "fc", "reads": "map"}]}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strided_module, "BLOCK_BYTES", block)
+        patch.setattr(rereading, "BOX_BYTES", block)
         proof = proved(
             tmp_path,
             single(weight, biases),

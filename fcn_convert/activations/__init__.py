@@ -10,9 +10,9 @@ from fcn_convert.activations.comparison import Comparison
 from fcn_convert.activations.inputs import make_inputs
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance
-from fcn_convert.formats.strided import BLOCK_BYTES
 from fcn_convert.layers import DenseLayer
 from fcn_convert.proof import Check
+from fcn_convert.rereading import BOX_BYTES
 from fcn_convert.torch_quietly import torch
 from fcn_convert.torch_settings import SETTINGS
 from fcn_convert.workers import threads_to_compute, work_off
@@ -27,33 +27,46 @@ def compare(
 ) -> Check:
     """Compare every output of a layer, on maps of its size and at each window of a larger one.
 
-    Reads the Dense weight from the original and the convolution's from the output, a block at a
+    Reads the Dense weight from the original and the convolution's from the output, a box at a
     time. The check is not computed where torch cannot compute in the dtype.
     """
-    if 0 in layer.weight.shape:
-        return Check("activations", None, f"{layer.weight.name} has no elements to compute with")
+    reason = _why_not(layer)
+    if reason:
+        return Check("activations", None, reason)
     found = converted.state_dict(None).tensors
     weight = found[names[layer.weight.name]]
     bias = found[names[layer.bias.name]] if layer.bias else None
-    try:
-        with SETTINGS, torch.inference_mode():
-            inputs = make_inputs(layer)
-            dense = DenseAnswers(inputs, Stored(original, layer.weight, layer.bias))
-            convolution = ConvolutionAnswers(inputs, Stored(converted, weight, bias))
-            _compute([*dense.jobs(), *convolution.jobs()], advance)
-            return Comparison(inputs, dense, convolution).check(weight.name)
-    except (RuntimeError, NotImplementedError, TypeError) as error:
-        return Check("activations", None, f"torch cannot compute: {error}".split("\n")[0])
+    with SETTINGS, torch.inference_mode():
+        inputs = make_inputs(layer)
+        dense = DenseAnswers(inputs, Stored(original, layer.weight, layer.bias))
+        convolution = ConvolutionAnswers(inputs, Stored(converted, weight, bias))
+        _compute([*dense.jobs(), *convolution.jobs()], advance)
+        return Comparison(inputs, dense, convolution).check(weight.name)
+
+
+def _why_not(layer: DenseLayer) -> str:
+    """Return why a layer cannot be computed with; empty where it can."""
+    if 0 in layer.weight.shape:
+        return f"{layer.weight.name} has no elements to compute with"
+    for tensor in (layer.weight, *([layer.bias] if layer.bias else [])):
+        dtype = getattr(torch, tensor.dtype.torch or "", None)
+        try:
+            if dtype is None:
+                return f"torch has no dtype {tensor.dtype.name}"
+            torch.zeros(1, dtype=dtype).to(torch.complex128)
+        except (RuntimeError, NotImplementedError):  # it only stores values of this dtype
+            return f"torch cannot compute with {tensor.dtype.name}"
+    return ""
 
 
 def _compute(jobs: list[tuple[int, Job]], advance: Advance) -> None:
-    """Do all jobs, in as many threads as help; a few blocks are done before a thread starts."""
+    """Do all jobs, in as many threads as help; a few boxes are done before a thread starts."""
 
     def counted(nbytes: int, job: Job, scratch: Scratch) -> None:
         with torch.inference_mode():  # which holds for one thread only
             job(scratch)
         advance(nbytes)
 
-    blocks = sum(nbytes for nbytes, _ in jobs) // BLOCK_BYTES
+    boxes = sum(nbytes for nbytes, _ in jobs) // BOX_BYTES
     parts = (partial(counted, nbytes, job) for nbytes, job in jobs)
-    work_off(parts, Scratch, min(threads_to_compute(), blocks))
+    work_off(parts, Scratch, min(threads_to_compute(), boxes))

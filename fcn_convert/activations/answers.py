@@ -1,6 +1,6 @@
-"""What a Dense layer and its convolution answer to every input, block by block of their weights.
+"""What a Dense layer and its convolution answer to every input, box by box of their weights.
 
-A block's memory is used again for the next: fresh memory costs as much as computing with it.
+A box's memory is used again for the next: fresh memory costs as much as computing with it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from math import prod
 
 from fcn_convert.activations.inputs import Inputs
 from fcn_convert.formats import Checkpoint
-from fcn_convert.formats.strided import BLOCK_BYTES, Block, BlockReader, blocks, read_tensor
+from fcn_convert.rereading import BOX_BYTES, Box, BoxReader, boxes
 from fcn_convert.tensors import TensorInfo
 from fcn_convert.torch_quietly import Tensor, functional, torch
 
@@ -31,37 +31,45 @@ class Stored:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The weight's dtype; raises TypeError where torch has none."""
-        if self.weight.dtype.torch is None:
-            raise TypeError(f"it has no dtype {self.weight.dtype.name}")
-        found: torch.dtype = getattr(torch, self.weight.dtype.torch)
-        return found
+        """The weight's dtype."""
+        return _dtype_of(self.weight)
 
     def read_bias(self) -> Tensor | None:
         """Return the bias, of its own dtype."""
         if self.bias is None:
             return None
-        if self.bias.dtype.torch is None:
-            raise TypeError(f"its bias has no dtype {self.bias.dtype.name}")
-        return read_tensor(self.checkpoint.files[self.bias.file], self.bias)
+        dtype = _dtype_of(self.bias)
+        found = torch.empty(self.bias.shape, dtype=dtype)
+        for box in boxes(self.bias):
+            values = BoxReader().read(self.checkpoint.files[self.bias.file], self.bias, box)
+            found[box.start[0] : box.start[0] + box.shape[0]] = torch.frombuffer(
+                values, dtype=dtype
+            )
+        return found
+
+
+def _dtype_of(tensor: TensorInfo) -> torch.dtype:
+    assert tensor.dtype.torch  # or nothing would be computed
+    found: torch.dtype = getattr(torch, tensor.dtype.torch)
+    return found
 
 
 class Scratch:
     """The memory of one thread."""
 
     def __init__(self) -> None:
-        self._reader = BlockReader()
+        self._reader = BoxReader()
         self._wide = torch.empty(0, dtype=torch.float64)
 
-    def read(self, stored: Stored, block: Block) -> Tensor:
-        """Return a block of a weight, as stored; it holds until the next is read."""
+    def read(self, stored: Stored, box: Box) -> Tensor:
+        """Return a box of a weight, as stored; it holds until the next is read."""
         file = stored.checkpoint.files[stored.weight.file]
-        values = self._reader.read(file, stored.weight, block)
-        return torch.frombuffer(values, dtype=stored.dtype).view(block.shape)
+        values = self._reader.read(file, stored.weight, box)
+        return torch.frombuffer(values, dtype=stored.dtype).view(box.shape)
 
-    def widened(self, block: Tensor) -> Tensor:
-        """Return a block in float64; of complex numbers, their real and their imaginary rows."""
-        parts = _parts(block)
+    def widened(self, values: Tensor) -> Tensor:
+        """Return values in float64; of complex numbers, their real and their imaginary rows."""
+        parts = _parts(values)
         if self._wide.numel() < parts.numel():
             self._wide = torch.empty(parts.numel(), dtype=torch.float64)
         wide = self._wide[: parts.numel()].view(parts.shape)
@@ -74,7 +82,7 @@ def _parts(tensor: Tensor) -> Tensor:
 
 
 class Answers:
-    """What one layer answers, summed up over the blocks of its weight.
+    """What one layer answers, summed up over the boxes of its weight.
 
     wide: in float64, (vectors, parts, features); a complex feature has two parts.
     narrow: in the weight's dtype, (vectors, features); None where torch cannot compute in it.
@@ -88,13 +96,13 @@ class Answers:
         self.narrow: Tensor | None = torch.zeros((vectors, features), dtype=dtype)
         self._narrow_inputs = inputs.to(dtype)
 
-    def _add(self, block: Block, scratch: Scratch, answer: Answer) -> Tensor:
-        """Add what a block of the weight answers, and return that block in float64."""
-        features = slice(block.start[0], block.start[0] + block.shape[0])
-        weight = scratch.read(self._stored, block)
+    def _add(self, box: Box, scratch: Scratch, answer: Answer) -> Tensor:
+        """Add what a box of the weight answers, and return that box in float64."""
+        features = slice(box.start[0], box.start[0] + box.shape[0])
+        weight = scratch.read(self._stored, box)
         wide = scratch.widened(weight)
         bias = wide_bias = None
-        if self._bias is not None and not any(block.start[1:]):  # once for each feature
+        if self._bias is not None and not any(box.start[1:]):  # once for each feature
             bias = self._bias[features]
             wide_bias = _parts(bias).flatten().to(torch.float64)
         found = answer(self._inputs, wide, wide_bias)
@@ -122,21 +130,21 @@ class DenseAnswers(Answers):
     def jobs(self) -> Iterator[tuple[int, Job]]:
         """Yield the work that may be done at the same time, and how many bytes it reads."""
         weight = self._stored.weight
-        rows: dict[int, list[Block]] = {}
-        for block in blocks(weight):
-            # Parts of one row are added to the same sums; and any blocks, where rows do not lie
+        rows: dict[int, list[Box]] = {}
+        for box in boxes(weight):
+            # Parts of one row are added to the same sums; and any boxes, where rows do not lie
             # one after the other.
-            rows.setdefault(block.start[0] if weight.is_plain else 0, []).append(block)
+            rows.setdefault(box.start[0] if weight.is_plain else 0, []).append(box)
         for group in rows.values():
-            nbytes = sum(prod(block.shape) for block in group) * weight.dtype.itemsize
+            nbytes = sum(prod(box.shape) for box in group) * weight.dtype.itemsize
             yield nbytes, partial(self._compute, group)
 
-    def _compute(self, group: list[Block], scratch: Scratch) -> None:
-        for block in group:
-            (first_out, first_in), (size_out, size_in) = block.start, block.shape
+    def _compute(self, group: list[Box], scratch: Scratch) -> None:
+        for box in group:
+            (first_out, first_in), (size_out, size_in) = box.start, box.shape
             read = slice(first_in, first_in + size_in)
             wide = self._add(
-                block,
+                box,
                 scratch,
                 lambda inputs, weight, bias, read=read: functional.linear(
                     inputs.vectors[:, read], weight, bias
@@ -153,14 +161,14 @@ class ConvolutionAnswers(Answers):
         """Yield the work that may be done at the same time, and how many bytes it reads."""
         features_out, *shape = self._stored.weight.shape
         nbytes = prod(shape) * self._stored.weight.dtype.itemsize
-        rows = max(1, BLOCK_BYTES // nbytes)
+        rows = max(1, BOX_BYTES // nbytes)
         for start in range(0, features_out, rows):
             count = min(rows, features_out - start)
-            block = Block((start, *(0 for _ in shape)), (count, *shape))
-            yield count * nbytes, partial(self._compute, block)
+            box = Box((start, *(0 for _ in shape)), (count, *shape))
+            yield count * nbytes, partial(self._compute, box)
 
-    def _compute(self, block: Block, scratch: Scratch) -> None:
-        self._add(block, scratch, _convolved)
+    def _compute(self, box: Box, scratch: Scratch) -> None:
+        self._add(box, scratch, _convolved)
 
 
 def _convolved(inputs: Inputs, weight: Tensor, bias: Tensor | None) -> Tensor:

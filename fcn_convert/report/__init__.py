@@ -231,7 +231,7 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
     """
     state_dict = original.state_dict(spec.state_dict, spec.layout)
     checks = proof.checks if proof else {}
-    warnings = (*resolved.warnings, *warnings_of(evidence))
+    warnings = (*resolved.warnings, *warnings_of(evidence), *_not_compared(resolved, checks))
     return Report(
         verdict=_verdict(proof, warnings if strict else (), writes=writes),
         source=entry_of(original, proof.read if proof else (), original.path),
@@ -246,6 +246,14 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
         versions=versions(),
         evidence=evidence,
     )
+
+
+def _not_compared(resolved: Resolved, checks: Mapping[str, tuple[Check, ...]]) -> Iterator[str]:
+    """Warn of a layer that a passed verdict would seem to speak of as of the others."""
+    for layer in resolved.layers:
+        for check in checks.get(layer.weight.name, ()):
+            if check.passed is None:
+                yield f"{layer.weight.name}: no {check.name} were compared: {check.problem}"
 
 
 def _verdict(proof: Proof | None, warnings: tuple[str, ...], *, writes: bool) -> Verdict:

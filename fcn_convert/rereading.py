@@ -1,0 +1,159 @@
+"""Reads values once more, for the proof: shares no arithmetic with what a conversion reads by.
+
+`formats/strided.py` reads whole spans of the file and cuts them where they are longest. Here a
+tensor is cut into boxes, and of a box every stretch is read whose values lie closely together. A
+mistake in either fails the proof.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+from fcn_convert.formats.source import SourceFile
+from fcn_convert.tensors import TensorInfo
+
+BOX_BYTES = 4 << 20
+"""Bytes of values in one box at most; of a tensor that is not cut any further, one element."""
+SPARSE = 2
+"""A stretch is read at once where this part of it, or more, are values of the box: 1 / SPARSE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of a tensor: the index of its first element, and its shape."""
+
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+def boxes(tensor: TensorInfo) -> Iterator[Box]:
+    """Halve a tensor until its parts are small enough, and yield them.
+
+    Where the tensor lies in row-major order it is cut along its first axis, so that each box lies
+    in one piece. Elsewhere along its longest, so that no order of the axes in the file is far off.
+    """
+    if 0 not in tensor.shape:
+        whole = Box((0,) * len(tensor.shape), tensor.shape)
+        most = max(1, BOX_BYTES // tensor.dtype.itemsize)
+        yield from _halved(whole, most, _first if tensor.is_plain else _longest)
+
+
+def _halved(box: Box, most: int, axis_of: Callable[[tuple[int, ...]], int]) -> Iterator[Box]:
+    if prod(box.shape) <= most:
+        yield box
+        return
+    axis = axis_of(box.shape)
+    half = box.shape[axis] // 2
+    for first, size in ((0, half), (half, box.shape[axis] - half)):
+        start = (*box.start[:axis], box.start[axis] + first, *box.start[axis + 1 :])
+        shape = (*box.shape[:axis], size, *box.shape[axis + 1 :])
+        yield from _halved(Box(start, shape), most, axis_of)
+
+
+def _first(shape: tuple[int, ...]) -> int:
+    return next(axis for axis, size in enumerate(shape) if size > 1)
+
+
+def _longest(shape: tuple[int, ...]) -> int:
+    return shape.index(max(shape))
+
+
+class BoxReader:
+    """Reads one box after the other into the same memory: fresh memory would cost as much again.
+
+    What `read` returns holds until it is called again.
+    """
+
+    def __init__(self) -> None:
+        self._stored = bytearray()
+        self._values = bytearray()
+
+    def read(self, file: SourceFile, tensor: TensorInfo, box: Box) -> bytearray:
+        """Return the values of a box in row-major order, with lazy conj and neg bits applied."""
+        itemsize = tensor.dtype.itemsize
+        steps = _steps(tensor)
+        apart, span = _stretches(box.shape, steps)
+        first = sum(at * step for at, step in zip(box.start, steps, strict=True))
+        begins = [
+            first + sum(at * steps[axis] for at, axis in zip(index, apart, strict=True))
+            for index in product(*(range(box.shape[axis]) for axis in apart))
+        ]
+        self._stored = _sized(self._stored, len(begins) * span * itemsize)
+        stored = memoryview(self._stored)
+        for begin in begins:
+            file.pread_into(stored[: span * itemsize], tensor.offset + begin * itemsize)
+            stored = stored[span * itemsize :]
+        nbytes = prod(box.shape) * itemsize
+        if tensor.is_plain and len(self._stored) == nbytes:
+            return self._stored  # all of it is the box, in its order
+        self._values = _sized(self._values, nbytes)
+        in_memory = _steps_in_memory(box.shape, steps, apart, span)
+        _arrange(self._stored, tensor, box.shape, in_memory, self._values)
+        return self._values
+
+    def read_bytes(self, file: SourceFile, offset: int, nbytes: int) -> bytearray:
+        """Return bytes of a file as they are."""
+        self._values = _sized(self._values, nbytes)
+        file.pread_into(self._values, offset)
+        return self._values
+
+
+def _steps(tensor: TensorInfo) -> tuple[int, ...]:
+    """Return how many elements of the file lie between two neighbours along each axis."""
+    if tensor.strides is not None:
+        return tensor.strides
+    return tuple(prod(tensor.shape[axis + 1 :]) for axis in range(len(tensor.shape)))
+
+
+def _stretches(shape: tuple[int, ...], steps: tuple[int, ...]) -> tuple[list[int], int]:
+    """Return the axes along which each index is read by itself, slowest first, and a stretch.
+
+    The stretch, in elements, grows from the axis of the smallest steps on, as long as enough of it
+    are values.
+    """
+    nearest_first = sorted(range(len(shape)), key=lambda axis: steps[axis])
+    span = count = 1
+    for position, axis in enumerate(nearest_first):
+        longer = span + (shape[axis] - 1) * steps[axis]
+        if longer > SPARSE * count * shape[axis]:
+            return nearest_first[position:][::-1], span
+        span, count = longer, count * shape[axis]
+    return [], span
+
+
+def _steps_in_memory(
+    shape: tuple[int, ...], steps: tuple[int, ...], apart: list[int], span: int
+) -> tuple[int, ...]:
+    """Return the steps between neighbours in memory, where one stretch follows the other."""
+    found = list(steps)
+    step = span
+    for axis in reversed(apart):  # the last of them changes fastest
+        found[axis] = step
+        step *= shape[axis]
+    return tuple(found)
+
+
+def _sized(memory: bytearray, nbytes: int) -> bytearray:
+    return memory if len(memory) == nbytes else bytearray(nbytes)
+
+
+def _arrange(
+    stored: bytearray,
+    tensor: TensorInfo,
+    shape: tuple[int, ...],
+    steps: tuple[int, ...],
+    values: bytearray,
+) -> None:
+    """Put values into row-major order."""
+    from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where values change places
+
+    same_size = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    lazy = tensor.conjugated or tensor.negated
+    dtype = getattr(torch, tensor.dtype.torch or "") if lazy else same_size[tensor.dtype.itemsize]
+    found = torch.frombuffer(stored, dtype=dtype).as_strided(shape, steps)
+    found = found.conj() if tensor.conjugated else found
+    found = -found if tensor.negated else found
+    torch.frombuffer(values, dtype=dtype).view(shape).copy_(found)
