@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from fcn_convert.formats import open_checkpoint
+from fcn_convert.infer.decision import decide
 from fcn_convert.infer.evidence import PATTERN_SIZE, Sample, read_sample, weigh, why_not
 from fcn_convert.infer.heads import find_heads
-from fcn_convert.infer.maps import candidate_maps
+from fcn_convert.infer.maps import Maps, candidate_maps
 from fcn_convert.infer.network import Network
 from fcn_convert.infer.proposal import Proposal, propose
 from fcn_convert.infer.readings import Reading, alike, readings
-from fcn_convert.infer.scores import CLEAR_Z
+from fcn_convert.infer.scores import CLEAR_Z, Evidence, Score
 from fcn_convert.layers import resolve
 from fcn_convert.spec import FeatureMap
 from fcn_convert.tensors import DTYPES, StateDict, TensorInfo
@@ -376,3 +377,19 @@ def test_the_samples_specs_are_found_or_are_among_the_candidates(file: str) -> N
     if proposal.spec is not None:
         assert proposal.spec.heads[0].dense is None  # one line is enough
         assert resolve(proposal.spec, state_dict).layers
+
+
+def test_a_choice_is_offered_between_maps_of_the_channels_before_it() -> None:
+    near = [FeatureMap("CHW", (128, *plane)) for plane in ((8, 3), (6, 4), (12, 2))]
+    far = [FeatureMap("CHW", (64, *plane)) for plane in ((16, 3), (12, 4), (24, 2))]
+    scores = [
+        Score(Reading(fmap, "CHW"), 0.1, 0.1, 20 - at / 10, 20 - at / 10)
+        for at, pair in enumerate(zip(near, far, strict=True))
+        for fmap in pair
+    ]
+    maps = Maps((*near, *far), "open", (128,))
+    decision = decide(maps, Evidence(64, tuple(scores)), "")
+    assert decision.reading is None
+    offered = {reading.feature_map for reading in decision.alternatives}
+    assert set(near) <= offered
+    assert {fmap.channels for fmap in offered} == {128}

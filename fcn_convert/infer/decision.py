@@ -82,17 +82,16 @@ def _by_weights(maps: Maps, evidence: Evidence, best: Score) -> Decision:
     swapped = {reading.feature_map for reading in alike(best.reading, maps.candidates)}
     # A map with channels from elsewhere in the network is no rival to one of those before it.
     near = set(maps.channels) if best.reading.feature_map.channels in maps.channels else None
-    others = (
+    close = [
         score
         for score in evidence.scores
-        if score.reading.feature_map not in swapped
-        and (near is None or score.reading.feature_map.channels in near)
-    )
-    rival = next(others, None)
+        if near is None or score.reading.feature_map.channels in near
+    ]
+    rival = next((score for score in close if score.reading.feature_map not in swapped), None)
     if rival is not None and rival.z > CLEARLY_BEST * best.z:
         shown = tuple(
             reading
-            for score in evidence.scores
+            for score in close
             if score.z > CLEARLY_BEST * best.z
             for reading in alike(score.reading, maps.candidates)
         )
