@@ -124,6 +124,20 @@ def test_an_input_is_never_part_of_a_shell_line(work: Path) -> None:
     assert "$(touch planted)" in error
 
 
+def test_a_checkpoint_is_never_taken_for_an_option(work: Path) -> None:
+    done = step(work, checkpoint="--help")
+    assert done.returncode == 2
+    assert "--help" in commands(done)[0]
+
+
+def test_the_reports_of_an_earlier_step_are_not_taken_for_this_ones(work: Path) -> None:
+    assert step(work, checkpoint="lenet.pth", verify="shapes").returncode == 0
+    (work / "summary").unlink()
+    assert step(work, checkpoint="missing.pth").returncode == 2
+    assert list((work / "temp/fcn-convert").iterdir()) == []
+    assert (work / "summary").read_text() == ""
+
+
 def test_a_runner_obeys_nothing_that_a_tensor_is_called(work: Path) -> None:
     name = "::add-mask::planted"
     tensors = {f"{name}.weight": torch.ones(4, 8), "conv.weight": torch.ones(2, 1, 3, 3)}

@@ -189,6 +189,21 @@ def test_a_large_report_is_cut_with_a_word() -> None:
     assert len(html) < 2 << 20
 
 
+def test_a_warning_that_is_a_problem_is_said_once() -> None:
+    report = report_of("fc")
+    verdict = replace(report.verdict, passed=False, problems=report.warnings)
+    page = Page(to_html(replace(report, verdict=verdict)))
+    assert page.within("li").count(report.warnings[0]) == 1
+    assert "Warnings" not in page.within("h2")
+
+
+def test_a_tensor_that_differs_comes_first() -> None:
+    report = report_of("fc")
+    bad = replace(report.tensors[0], name="bad", new_name="bad", checks=(Check("bytes", False),))
+    cells = Page(to_html(replace(report, tensors=(*report.tensors, bad)))).within("td")
+    assert cells.index("bad") < cells.index("epoch") < cells.index("n.w → m.w")
+
+
 def test_a_difference_beyond_every_number_can_be_sorted() -> None:
     report = report_of("fc")
     checks = (Check("bytes", False, "fc differs", {"max_abs_diff": float("inf")}),)
