@@ -21,6 +21,7 @@ import errno
 import fcntl
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -70,8 +71,9 @@ TRACED = {
 }
 """Where an interruption could leave something behind."""
 FORKED = 99
-SECONDS = 100
-"""A run that takes longer is ended: far beyond what any takes, and not for ever."""
+SECONDS, CPU_SECONDS = 100, 12
+"""A run that takes longer is ended, by the clock or by what it computes: far beyond what any takes,
+also where a dozen others want the same cores, and not for ever."""
 
 real = {name: getattr(os, name) for name in WATCHED}
 flock = fcntl.flock
@@ -168,6 +170,7 @@ def run(case: dict[str, Any]) -> None:
         real["close"](file)
     os.chdir(case["folder"])
     signal.alarm(SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     sys.argv = ["fcn-convert", *case["arguments"]]
     Faults(case).patch()
     if "user" in case:

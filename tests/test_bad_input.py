@@ -1,4 +1,8 @@
-"""Every file of the corpus, given to the real command: one sentence, status 2, and nothing else."""
+"""Every file of the corpus, given to the real command: one sentence, status 2, and nothing else.
+
+Within seconds, too: a run that computes for longer than faulty.CPU_SECONDS is killed, and its
+status is the signal's.
+"""
 
 from __future__ import annotations
 

@@ -377,7 +377,7 @@ def test_constants_beside_the_model_are_no_choice(tmp_path: Path) -> None:
 
 def test_a_state_dict_that_lies_does_not_hide_another(tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
-    endless = torch.ones(1).expand(10**6, 10**6)
+    endless = torch.ones(1).expand(2**31, 2**31)
     weight = {"fc.weight": some(2, 2)}
     save(path, {"model": weight, "other": {"fc.weight": endless}}, zipped=True)
     check(path, weight, "model")
@@ -385,9 +385,7 @@ def test_a_state_dict_that_lies_does_not_hide_another(tmp_path: Path) -> None:
         CheckpointError, match=r"holds model \(1 tensors\), other \(unreadable\); ch"
     ):
         opened(path).state_dict(None)
-    with pytest.raises(
-        CheckpointError, match=r"tensor 'fc.weight' cannot be read: its 4 bytes stand"
-    ):
+    with pytest.raises(CheckpointError, match=r"tensor 'fc.weight' cannot be read: its size, .* o"):
         opened(path).state_dict("other")
 
 

@@ -40,6 +40,10 @@ READERS: tuple[Reader, ...] = (
     safetensors,
 )
 
+MIN_REPEATED, MAX_TIMES = 1 << 30, 16
+"""Bytes of tensors that share their values, expanded or tied, so that a file has fewer: beyond, a
+small one could fill a disk. And how often a large file may stand for itself."""
+
 
 class Checkpoint:
     """An open checkpoint: its files and their index.
@@ -83,6 +87,7 @@ class Checkpoint:
             )
         try:
             found = self.index.state_dict(path)
+            self._check_size(found)
             if own:
                 return found
             if self.index.foreign_names and layout in {None, "torch", "paddle"}:
@@ -90,6 +95,15 @@ class Checkpoint:
             return LAYOUTS[layout or "torch"](found)
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: {error}") from None
+
+    def _check_size(self, found: StateDict) -> None:
+        stored = sum(file.size for file in self.files)
+        nbytes = sum(tensor.nbytes for tensor in found.tensors.values())
+        if nbytes > max(MIN_REPEATED, MAX_TIMES * stored):
+            raise CheckpointError(
+                f"its tensors would take {nbytes} bytes, but all its values have {stored}: they "
+                "share them, by strides of 0 or by overlapping; save contiguous copies of them"
+            )
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError if a file was written to since it was opened."""

@@ -16,7 +16,7 @@ from fcn_convert.formats.source import Readable
 MAX_OPERATIONS = 10_000_000
 """Opcodes of one pickle: some 250,000 tensors' worth, and a few seconds."""
 MAX_MEMORY = 128 << 20
-"""Estimated bytes of all nodes of one pickle: what 125,000 tensors take."""
+"""Estimated bytes of all nodes of a file's pickles: what 125,000 tensors take."""
 MAX_TEXT = 1 << 20
 """Texts above this length are skipped, not read: no name is that long."""
 MAX_BYTES = 1 << 14
@@ -130,8 +130,11 @@ class Window:
         """Pass over the next `count` bytes without reading them."""
         if count > self._end - self.position:
             raise PickleError(f"it is truncated: {count} bytes expected")
-        self._next = self.position + count
-        self._buffer, self._at = b"", 0
+        if self._at + count > len(self._buffer):
+            self._next = self.position + count
+            self._buffer, self._at = b"", 0
+        else:
+            self._at += count
 
     def _fill(self, count: int) -> None:
         """Make at least `count` bytes available at the start of the buffer."""
@@ -147,9 +150,12 @@ class Machine:
     """The stack, the marks and the memo of one pickle.
 
     known: what the calls of some functions stand for, by their dotted names, made of the arguments.
+    held: bytes of memory that count as this pickle's, too: those of pickles read before it.
     """
 
-    def __init__(self, window: Window, known: Mapping[str, Callable[[Node], Node]]) -> None:
+    def __init__(
+        self, window: Window, known: Mapping[str, Callable[[Node], Node]], held: int = 0
+    ) -> None:
         self.window = window
         self.known = known
         self.take = window.take
@@ -160,7 +166,7 @@ class Machine:
         self.memo: list[Node] = []
         self.scattered: dict[int, Node] = {}
         self.persistents: list[Persistent] = []
-        self.memory = 0
+        self.memory = held
 
     def run(self, operations: Mapping[bytes, Callable[[Machine], None]]) -> Node:
         """Interpret up to STOP and return the object left on the stack."""

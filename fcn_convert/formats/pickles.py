@@ -47,11 +47,15 @@ _ESCAPED = re.compile(
 
 @dataclass(frozen=True)
 class Pickle:
-    """A pickle that was read: its object, its persistent ids in order, and where it ended."""
+    """A pickle that was read: its object, its persistent ids in order, and where it ended.
+
+    held: what its nodes take, and those of the pickles before it, in bytes.
+    """
 
     root: Node
     persistents: tuple[Persistent, ...]
     end: int
+    held: int
 
 
 def read_pickle(
@@ -59,21 +63,23 @@ def read_pickle(
     start: int,
     end: int,
     known: Mapping[str, Callable[[Node], Node]] = MappingProxyType({}),
+    held: int = 0,
 ) -> Pickle:
     """Interpret the pickle that starts at byte `start` and ends at `end` at the latest.
 
     known: what the calls of some functions stand for, by their dotted names, made of the arguments.
-    Raises CheckpointError where it is malformed, or larger than MAX_OPERATIONS or MAX_MEMORY.
+    held: bytes of memory that the file's pickles before it take. Raises CheckpointError where it is
+    malformed, or larger than MAX_OPERATIONS or MAX_MEMORY.
     """
     window = Window(file, start, end)
-    machine = Machine(window, known)
+    machine = Machine(window, known, held)
     try:
         root = machine.run(OPERATIONS)
     except PickleError as error:
         raise CheckpointError(
             f"{file.path}: malformed pickle at byte {window.position}: {error}"
         ) from error
-    return Pickle(root, tuple(machine.persistents), window.position)
+    return Pickle(root, tuple(machine.persistents), window.position, machine.memory)
 
 
 def _decoded(raw: bytes, encoding: str, errors: str = "strict") -> str:
@@ -174,16 +180,17 @@ def _reduce(m: Machine) -> None:
     arguments, function = m.pop(), m.pop()
     m.call(function, arguments)
     if isinstance(function, Global) and function.path == ORDERED_DICT:
-        pairs = _pairs(arguments)
+        pairs = _pairs(m, arguments)
         if pairs:
             m.store(list(chain.from_iterable(pairs)))
 
 
-def _pairs(arguments: Node) -> list[Node]:
+def _pairs(m: Machine, arguments: Node) -> list[Node]:
     """Python 2 pickles an OrderedDict as a call with a list of [key, value] lists."""
     members = arguments[0] if isinstance(arguments, tuple) and len(arguments) == 1 else None
     if not isinstance(members, list | tuple):
         return []
+    m.spend(8 * len(members))  # one list can be given to any number of calls
     return [pair for pair in members if isinstance(pair, list | tuple) and len(pair) == 2]
 
 
@@ -253,7 +260,7 @@ def _protocol(m: Machine) -> None:
 OPERATIONS: dict[bytes, Callable[[Machine], None]] = {
     # Structure.
     b"\x80": _protocol,
-    b"\x95": lambda m: m.window.skip(0) if m.take(8) else None,  # FRAME: a hint for buffering
+    b"\x95": lambda m: m.window.skip(8),  # FRAME: a hint for buffering
     b"(": Machine.mark,
     b"0": _pop_any,
     b"1": lambda m: m.pop_mark().clear(),

@@ -70,6 +70,7 @@ class Search:
     kept: int = 0
     characters: int = 0
     known: dict[tuple[int, int], bool] = field(default_factory=dict)
+    layers: dict[int, bool] = field(default_factory=dict)
 
     def run(self, root: Node) -> None:
         """Look through `root`, a pickle's object.
@@ -180,7 +181,17 @@ class Search:
         inner = [value for value in mapping.values() if mapping_of(value) or _is_list(value)]
         if not inner or (len(inner) < len(mapping) and _holds_tensors(mapping)):
             return False
-        return all(_is_layer(value) or self._are_layers(value, depth + 1) for value in inner)
+        return all(self._is_layer(value) or self._are_layers(value, depth + 1) for value in inner)
+
+    def _is_layer(self, node: Node) -> bool:
+        """Return whether a dictionary or a list is a layer of arrays under names that are known."""
+        held = node if _is_list(node) else mapping_of(node)
+        if not held or len(held) > (MAX_LAYER_LIST if _is_list(node) else len(ROLES)):
+            return False
+        if id(held) not in self.layers:
+            self._count(len(held))
+            self.layers[id(held)] = _holds_a_layer(held)
+        return self.layers[id(held)]
 
     def _layer_entries(self, node: Node, prefix: str = "") -> Iterator[tuple[str, Node]]:
         """Yield the arrays of layers by the names of both, joined by a dot."""
@@ -276,16 +287,14 @@ def _text(key: Node) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def _is_layer(node: Node) -> bool:
-    """Return whether a dictionary or a list is a layer of arrays under names that are known."""
-    if _is_list(node):
-        return 0 < len(node) <= MAX_LAYER_LIST and all(_is_array(value) for value in node)
-    mapping = mapping_of(node) or {}
-    roles = {_text(key) for key in mapping}
+def _holds_a_layer(held: dict[Node, Node] | Nodes) -> bool:
+    if not isinstance(held, dict):
+        return all(_is_array(value) for value in held)
+    roles = {_text(key) for key in held}
     return (
         bool(roles & FOREIGN_ROLES)
         and roles <= ROLES
-        and all(_holds_tensors({None: value}) for value in mapping.values())
+        and all(_holds_tensors({None: value}) for value in held.values())
     )
 
 

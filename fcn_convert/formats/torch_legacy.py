@@ -70,15 +70,15 @@ def _read(file: Readable, limit: int) -> tuple[Node, dict[str, tuple[int, int]]]
 
     limit: where the pickles end at the latest.
     """
-    end = 0
+    end = held = 0
     header: list[Node] = []
     for _ in range(3):
-        part = read_pickle(file, end, limit)
+        part = read_pickle(file, end, limit, held=held)
         header.append(part.root)
-        end = part.end
+        end, held = part.end, part.held
     _check_header(file, header)
-    model = read_pickle(file, end, limit)
-    keys = read_pickle(file, model.end, limit)
+    model = read_pickle(file, end, limit, held=held)
+    keys = read_pickle(file, model.end, limit, held=model.held)
     return model.root, _places(file, keys.root, keys.end, _declared(model.persistents))
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 
 from fcn_convert.errors import printable
 from fcn_convert.formats.pickle_machine import Call, Global, Node, Opaque, Persistent
@@ -29,9 +28,6 @@ _MAX_WRAPPED = 16
 """Calls around a rebuilder; torch nests two or three."""
 _MAX_BITS = 8
 _MAX_SIZE = 1 << 63
-MAX_REPEATED = 1 << 30
-"""Bytes that a smaller storage may stand for (an expanded tensor): beyond, a small file could fill
-a disk."""
 
 
 class RecordError(ValueError):
@@ -199,11 +195,6 @@ def locate(name: str, tensor: Tensor, start: int, nbytes: int) -> TensorInfo:
         )
     if size_in_bits(tensor.shape, tensor.dtype.bits) is None:
         raise RecordError(f"its size, {list(tensor.shape)}, overflows")
-    repeated = prod(tensor.shape) * itemsize
-    if repeated > max(nbytes, MAX_REPEATED):
-        raise RecordError(
-            f"its {nbytes} bytes stand for {repeated} by strides of 0; save a contiguous copy of it"
-        )
     strides = None if is_row_major(tensor.shape, tensor.strides) else tensor.strides
     placed = TensorInfo(
         name,

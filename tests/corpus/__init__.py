@@ -11,7 +11,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from corpus import arrays, foreign, headers, layers, legacy, pickles, places, shards, specs, zips
+from corpus import (
+    arrays,
+    costly,
+    foreign,
+    headers,
+    layers,
+    legacy,
+    pickles,
+    places,
+    shards,
+    specs,
+    zips,
+)
 
 SPEC = "feature_map: [1, 2, 2]\n"
 MARKER = "marker"
@@ -115,6 +127,7 @@ def _all() -> list[Case]:
     made += [sharded(n, *case) for n, case in shards.MALFORMED.items()]
     made += [file("index", n, *case, "index.json") for n, case in shards.TEXTS.items()]
     made += [file("arrays", n, *case, n[:3]) for n, case in arrays.MALFORMED.items()]
+    made += [file("costly", n, *case) for n, case in costly.COSTLY.items()]
     made += [file("foreign", n, *case, "pth") for n, case in foreign.FOREIGN.items()]
     for case in specs.BAD:
         text, said = case.values

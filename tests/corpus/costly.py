@@ -1,0 +1,57 @@
+"""Small files that would cost much: time, memory or disk, by what they repeat."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from corpus.calls import dumped
+from corpus.legacy import MAGIC, VERSION
+from corpus.pickles import OVER, tensor, texts, torch_zip
+
+
+def duplicated_key() -> bytes:
+    """Each key is there once, but for the last."""
+    return json.dumps({f"w{n}": 0 for n in range(100_000)}).encode()[:-1] + b', "w99999": 0}'
+
+
+def calls_of_one_list() -> bytes:
+    """Dictionaries made of the same long list, each of five bytes."""
+    made = b"ccollections\nOrderedDict\nq\x00](" + b"N" * 300_000 + b"e\x85q\x01"
+    return made + b"h\x00h\x01R0" * 20_000 + b"."
+
+
+def shared_layers() -> bytes:
+    """A dictionary of many layers, under as many names."""
+    layer = {"kernel": tensor()}
+    layers = {f"l{n}": layer for n in range(10_000)}
+    return dumped({f"r{n}": layers for n in range(10_000)})
+
+
+def heavy_pickles() -> bytes:
+    """A file of torch before 1.6 of which three pickles take nearly all the memory there may be."""
+    heavy = b"(" + b"]" * 1_500_000 + b"t"
+    system = b"}" + texts("little_endian") + b"\x88s" + texts("x") + heavy + b"s."
+    return b"".join([dumped(MAGIC), dumped(VERSION), system, b"}" + texts("x") + heavy + b"s."]) + (
+        b"(" + b"]" * 1_500_000 + b"l."
+    )
+
+
+COSTLY: dict[str, tuple[Callable[[], bytes], str, str]] = {
+    "json-of-a-key-twice": (duplicated_key, "it names 'w99999' twice", "index.json"),
+    "calls-of-one-list": (lambda: torch_zip(calls_of_one_list()), OVER, "pt"),
+    "layers-under-many-names": (
+        lambda: torch_zip(shared_layers()),
+        "holds more than 131072 tensors",
+        "pt",
+    ),
+    "expanded-many-times": (
+        lambda: torch_zip(
+            dumped({f"w{n}": tensor(shape=(1 << 28,), stride=(0,)) for n in range(100)})
+        ),
+        "its tensors would take 107374182400 bytes",
+        "pt",
+    ),
+    "legacy-of-heavy-pickles": (heavy_pickles, OVER, "pt"),
+}
+"""Bytes, what is said of them, and the suffix of their file."""
