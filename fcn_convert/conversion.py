@@ -161,6 +161,8 @@ def _resolved(spec: Spec, original: Checkpoint) -> tuple[StateDict, Resolved]:
     try:
         resolved = resolve(spec, state_dict)
     except SpecError as error:
+        if not doubts:
+            raise
         raise SpecError([*error.problems, *doubts]) from None
     return state_dict, replace(resolved, warnings=(*resolved.warnings, *doubts))
 

@@ -1,8 +1,4 @@
-"""Every file of the corpus, given to the real command: one sentence, status 2, and nothing else.
-
-Within seconds, too: a run that computes for longer than faulty.CPU_SECONDS is killed, and its
-status is the signal's.
-"""
+"""Every file of the corpus, given to the real command: one sentence, status 2, and nothing else."""
 
 from __future__ import annotations
 

@@ -275,7 +275,7 @@ RAW: dict[str, tuple[bytes, str]] = {
     ),
     "recursive-alias": (b"feature_map: &a [*a]", "anchors and aliases"),
     "nested-lists": (b"feature_map: " + b"[" * 100_000, "not valid YAML|nested"),
-    "nested-mappings": (b"{a: " * 50_000, "not valid YAML|nested"),
+    "nested-mappings": (b"{a: " * 30_000, "not valid YAML|nested"),
     "nested-blocks": (b"".join(b" " * n + b"a:\n" for n in range(600)), "not valid YAML|nested|"),
     "list-of-many": (
         b"feature_map: [1, 2]\ndense: [" + b"a," * 60_000 + b"]",
