@@ -1,38 +1,23 @@
 """Files that appear whole or not at all: written beside their place, synced, then moved there.
 
-Folders do the same, in `shard_folder.py`. Beside a target lie, while a run works on it and after
-one that was killed:
-
-    .fcn-convert-HASH-TOKEN.tmp    a draft, file or folder, locked as long as its run lives
-    .fcn-convert-HASH.lock         held for the moment in which a draft takes the target's place
-
-HASH is of the target's name, so the next run to the same target finds and removes what is left.
+Folders do the same, in `shard_folder.py`; what lies beside them until then is said in `turns.py`.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import secrets
 import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from fcn_convert.errors import OutputError
-
-DRAFT_PREFIX = ".fcn-convert-"
-DRAFT_SUFFIX = ".tmp"
-LOCK_SUFFIX = ".lock"
+from fcn_convert.errors import ExistsError, OutputError
+from fcn_convert.turns import Turn, create_file, draft_path, lock, remove_leftovers
 
 _NOT_OPEN = -1
-_CANNOT_LOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
-"""What flock says on file systems that have no such locks (Lustre, some FUSE; of a folder, NFS): go
-on without."""
 _CANNOT_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
 """What syncing a folder says where it cannot be done (FUSE), or its list may not be read."""
 
@@ -73,34 +58,6 @@ class Draft(Protocol):
         ...
 
 
-class Turn:
-    """The lock of a target: runs put their output and its reports in place one by one."""
-
-    def __init__(self, target: Path) -> None:
-        self._path = target.parent / f"{_kind(target)}{LOCK_SUFFIX}"
-        self._lock: int | None = None
-
-    def wait(self) -> None:
-        """Take the lock, however long another run holds it."""
-        self._lock = _NOT_OPEN
-        while True:
-            self._lock = create_file(self._path, 0)
-            lock(self._lock)
-            if os.fstat(self._lock).st_nlink:  # else the run before has just removed it
-                return
-            os.close(self._lock)
-
-    def give_up(self) -> None:
-        """Remove the lock, then let go of it: so no other run holds a removed one."""
-        if self._lock == _NOT_OPEN:  # or a signal came between its creation and here
-            _remove_unowned(self._path)
-        elif self._lock is not None:
-            with suppress(OSError):
-                _remove_unless_held(self._path, self._lock)
-                os.close(self._lock)
-        self._lock = None
-
-
 class FileDraft:
     """A file that is to become the target: open for writing, under a name of its own."""
 
@@ -118,7 +75,10 @@ class FileDraft:
 
     def check_free(self) -> None:
         """Raise OutputError where the target exists and is not to be replaced."""
-        check_target(self.target, replace=self.replace)
+        check_target(self.target, replace=self._replaces())
+
+    def _replaces(self) -> bool:
+        return self.replace or self._turn.was_left()
 
     def create(self) -> None:
         """Create the file; its lock tells the next run that it has an owner."""
@@ -153,18 +113,19 @@ class FileDraft:
             os.fsync(self.descriptor)
             self._turn.wait()
             self.check_free()
+            self._turn.note(self.descriptor)
             self._move()
         sync_names(self.target)
 
     def _move(self) -> None:
         """Take the target's name, in one step either way."""
-        if self.replace:
+        if self._replaces():
             os.replace(self.path, self.target)
             return
         try:
-            os.link(self.path, self.target)  # fails where the target appeared meanwhile
-        except FileExistsError:
-            raise
+            os.link(self.path, self.target)
+        except FileExistsError:  # it appeared meanwhile
+            raise exists_already(self.target) from None
         except OSError:
             # A file system without hard links: the check just before is the best there is.
             os.replace(self.path, self.target)
@@ -194,7 +155,12 @@ def check_target(target: Path, *, replace: bool, inputs: Iterable[Path] = ()) ->
         raise OutputError(f"{target}: exists and is not a regular file; nothing else is replaced")
     check_no_input(target, found, inputs)
     if not replace:
-        raise OutputError(f"{target}: exists already; --force replaces it")
+        raise exists_already(target)
+
+
+def exists_already(target: Path) -> ExistsError:
+    """Return the error of a target that is not to be replaced."""
+    return ExistsError(f"{target}: exists already; --force replaces it")
 
 
 def check_no_input(target: Path, found: os.stat_result, inputs: Iterable[Path]) -> None:
@@ -216,15 +182,6 @@ def stat_of(target: Path) -> os.stat_result | None:
         raise OutputError(f"{target}: {error.strerror}") from error
 
 
-def remove_leftovers(target: Path) -> None:
-    """Remove what runs to the same target have left that were killed."""
-    kind = _kind(target)
-    with suppress(OSError):
-        for name in os.listdir(target.parent):
-            if name.startswith(kind) and name.endswith((DRAFT_SUFFIX, LOCK_SUFFIX)):
-                _remove_unowned(target.parent / name)
-
-
 AnyDraft = TypeVar("AnyDraft", bound=Draft)
 
 
@@ -233,11 +190,12 @@ def drafted(draft: AnyDraft) -> Iterator[AnyDraft]:
     """Create a draft that can be put in the target's place, and is removed otherwise.
 
     Raises OutputError where the target may not be written, or exists and is not to be replaced.
-    What killed runs have left of the same target is removed.
+    What killed runs have left of the same target is removed; what one of them put there and did not
+    report may be replaced.
     """
     draft.check(())
+    draft.check_free()  # what is left tells whether the target is, too
     remove_leftovers(draft.target)
-    draft.check_free()
     try:
         try:
             with naming(draft.target):
@@ -277,65 +235,6 @@ def naming(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise OutputError(f"{target}: {error.strerror}") from error
-
-
-def draft_path(target: Path) -> Path:
-    """Return a new name for a draft of the target, beside it."""
-    return target.parent / f"{_kind(target)}-{secrets.token_hex(8)}{DRAFT_SUFFIX}"
-
-
-def _kind(target: Path) -> str:
-    """Begin the name of what lies beside a target: short, where the target's may be long."""
-    return DRAFT_PREFIX + sha256(os.fsencode(target.name)).hexdigest()[:16]
-
-
-def create_file(path: Path, how: int) -> int:
-    """Open a file for writing that may be a new one, and never what a link leads to."""
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | how, 0o666)
-
-
-def lock(descriptor: int) -> None:
-    """Lock an open file or folder, where the file system has locks."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in _CANNOT_LOCK:
-            raise
-
-
-def _remove_unowned(path: Path) -> None:
-    """Remove a draft or a lock unless another run holds it."""
-    with suppress(OSError):
-        how = os.O_RDONLY | os.O_DIRECTORY if path.is_dir() else os.O_RDWR
-        descriptor = os.open(path, how | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-        try:
-            _remove_unless_held(path, descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _remove_unless_held(path: Path, descriptor: int) -> None:
-    """Remove what is open; raises OSError where another run may hold it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        # Where nothing can be locked a lock means nothing, but a draft may have its owner.
-        if error.errno not in _CANNOT_LOCK or path.suffix != LOCK_SUFFIX:
-            raise
-    found = os.fstat(descriptor)
-    if stat.S_ISDIR(found.st_mode):
-        remove_folder(path)
-    elif found.st_nlink:  # else its name may be another run's by now
-        os.unlink(path)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder with its files, and nothing below it: drafts hold no folders."""
-    with suppress(OSError):
-        for name in os.listdir(folder):
-            with suppress(OSError):
-                os.unlink(folder / name)
-        os.rmdir(folder)
 
 
 def sync_names(target: Path) -> None:

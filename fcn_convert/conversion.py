@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-from fcn_convert.atomic import FileDraft, check_target, drafted, remove_leftovers
+from fcn_convert.atomic import FileDraft, check_target, drafted
 from fcn_convert.beside import (
     FILE_SUFFIX,
     file_beside,
@@ -34,6 +34,7 @@ from fcn_convert.report.model_entry import ModelRequest
 from fcn_convert.shard_folder import FolderDraft
 from fcn_convert.spec import Spec, load_spec, make_spec
 from fcn_convert.tensors import StateDict
+from fcn_convert.turns import remove_leftovers
 from fcn_convert.verify import verify
 from fcn_convert.workers import Workers, threads_to_compute
 from fcn_convert.write import write

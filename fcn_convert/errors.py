@@ -30,6 +30,10 @@ class OutputError(FcnConvertError):
     """An output or a report that cannot be written."""
 
 
+class ExistsError(OutputError):
+    """An output that exists already, and was not to be replaced."""
+
+
 class ReportError(FcnConvertError):
     """A report that cannot be read back."""
 

@@ -15,21 +15,12 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fcn_convert.atomic import (
-    Turn,
-    check_no_input,
-    create_file,
-    draft_path,
-    lock,
-    naming,
-    remove_folder,
-    stat_of,
-    sync_names,
-)
+from fcn_convert.atomic import check_no_input, exists_already, naming, stat_of, sync_names
 from fcn_convert.errors import FcnConvertError, OutputError, quoted
 from fcn_convert.formats.json_text import MAX_JSON, parse_json
 from fcn_convert.formats.source import SourceFile
 from fcn_convert.plan import INDEX_NAME, WRITTEN_BY
+from fcn_convert.turns import Turn, create_file, draft_path, lock, remove_folder
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -77,8 +68,8 @@ class FolderDraft:
         self.check(())
         if not os.path.lexists(self.target):
             return
-        if not self.replace:
-            raise OutputError(f"{self.target}: exists already; --force replaces it")
+        if not (self.replace or self._turn.was_left()):
+            raise exists_already(self.target)
         others = _not_ours(self.target)
         if others:
             raise OutputError(
@@ -121,6 +112,7 @@ class FolderDraft:
             os.fsync(self._descriptor)
             self._turn.wait()
             self.check_free()
+            self._turn.note(self._descriptor)
             if os.path.lexists(self.target):
                 _exchange(self.path, self.target)
             else:

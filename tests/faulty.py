@@ -67,7 +67,10 @@ PRELOADED = (
 PACKAGE = Path(import_module("fcn_convert").__file__ or "").parent
 TRACED = {
     str(PACKAGE / name)
-    for name in ("__main__.py", "atomic.py", "conversion.py", "cli/result.py", "report/files.py")
+    for name in (
+        *("__main__.py", "atomic.py", "turns.py"),
+        *("conversion.py", "cli/result.py", "report/files.py"),
+    )
 }
 """Where an interruption could leave something behind."""
 FORKED = 99

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pickle
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
@@ -482,6 +483,82 @@ def test_a_failed_check_has_its_report_and_no_output(
     assert [path.name for path in (tmp_path / "o").iterdir()] == ["a.fcn.report.json"]
     failure = next(ET.parse(tmp_path / "r.xml").iter("failure"))
     assert "differs from the original" in failure.attrib["message"]
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    (tmp_path / "out").mkdir()
+    source = save(tmp_path / "in" / "a.safetensors")
+    return Job(str(source), None, str(tmp_path / "out" / "a.fcn.safetensors"), "bytes")
+
+
+PLACES_AND_WAITS = """
+import sys
+from pathlib import Path
+from fcn_convert.atomic import FileDraft
+
+draft = FileDraft(Path(sys.argv[1]), replace=False)
+draft.create()
+draft.write(b"what another run made")
+draft.put_in_place()
+print("in place", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def other_run(job: Job) -> Iterator[subprocess.Popen[str]]:
+    """Another run of the job, which has put its output in place, and no report yet."""
+    command = [sys.executable, "-c", PLACES_AND_WAITS, job.output]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "in place\n"
+        yield process
+        process.kill()
+
+
+def test_a_job_run_again_replaces_what_a_killed_worker_did_not_report(
+    job: Job, other_run: subprocess.Popen[str]
+) -> None:
+    other_run.kill()
+    other_run.wait()
+    piece = perform(job)
+    assert (piece.outcome, piece.problems) == ("converted", ())
+    assert [path.name for path in Path(job.output).parent.iterdir() if path.name[0] == "."] == []
+    assert perform(job).outcome == "up to date"
+
+
+def test_a_job_run_again_waits_for_a_worker_that_lives_or_dies_later(
+    job: Job, other_run: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = []
+
+    def flock(descriptor: int, how: int) -> None:
+        if how == fcntl.LOCK_SH:  # to wait: now the other one ends
+            other_run.kill()
+            other_run.wait()
+            waited.append(how)
+        real(descriptor, how)
+
+    real = fcntl.flock
+    monkeypatch.setattr("fcn_convert.turns.fcntl.flock", flock)
+    piece = perform(job)
+    assert (piece.outcome, piece.problems) == ("converted", ())
+    assert waited
+
+
+def test_an_output_that_took_the_place_of_a_killed_runs_is_not_replaced(
+    job: Job, other_run: subprocess.Popen[str]
+) -> None:
+    other_run.kill()
+    other_run.wait()
+    Path(job.output).unlink()
+    Path(job.output).write_bytes(b"what another run mine")  # of the same size, perhaps its number
+    piece = perform(job)
+    assert piece.outcome == "unusable"
+    assert "exists already" in piece.problems[0]
+    assert Path(job.output).read_bytes() == b"what another run mine"
 
 
 def test_a_pool_that_loses_a_job_loses_no_other() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -34,7 +35,7 @@ def scheduler(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[str]]
         def start(module: str, *arguments: str) -> subprocess.Popen[str]:
             command = [sys.executable, "-m", f"distributed.cli.{module}", *arguments]
             process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
-            stack.callback(process.wait)
+            stack.enter_context(process)
             stack.callback(process.kill)
             return process
 
@@ -47,6 +48,7 @@ def scheduler(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[str]]
         for worker in workers:
             said(worker, "Registered to:")
         yield address, workers
+    gc.collect()  # what the library did not close is told of here, not in whichever test comes next
 
 
 def said(process: subprocess.Popen[str], words: str) -> str:
@@ -75,14 +77,16 @@ def test_a_killed_workers_jobs_run_again_and_nothing_is_lost_or_doubled(
         for number in weights
     ]
 
-    outcomes = []
+    outcomes, problems = [], []
     with cluster(address) as pool:
         for _, piece in run(jobs, pool):
             outcomes.append(piece.outcome)
+            problems += piece.problems
             if len(outcomes) == BEFORE_THE_KILL:
                 workers[0].kill()
 
     # A job that had just ended on the killed worker finds, run again, that all is up to date.
+    assert problems == []
     assert len(outcomes) == COUNT
     assert set(outcomes) <= {"converted", "up to date"}
     expected = {

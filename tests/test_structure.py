@@ -20,7 +20,7 @@ RANKS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
         "errors torch_quietly torch_settings workers",
-        "tensors atomic beside proof layout_proof",
+        "tensors turns atomic beside proof layout_proof",
         "formats",
         "spec spec_yaml spec_schema spec_text",
         "layers",
@@ -45,9 +45,10 @@ ONLY = {
     "workers": set(),
     "digests": {"errors", "formats", "tensors", "workers"},
     "tensors": {"errors"},
-    "atomic": {"errors"},
+    "turns": set(),
+    "atomic": {"errors", "turns"},
     "beside": {"errors"},
-    "shard_folder": {"atomic", "errors", "formats", "plan"},
+    "shard_folder": {"atomic", "errors", "formats", "plan", "turns"},
     "proof": set(),
     "formats": {"errors", "tensors", "formats", "torch_quietly"},
     "spec": {"errors", "formats", "spec_schema", "spec_yaml", "tensors"},

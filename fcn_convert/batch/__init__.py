@@ -13,9 +13,10 @@ from fcn_convert.batch.jobs import Job
 from fcn_convert.batch.records import record_beside
 from fcn_convert.beside import report_beside
 from fcn_convert.conversion import Progress, convert
-from fcn_convert.errors import FcnConvertError, OutputError
+from fcn_convert.errors import ExistsError, FcnConvertError, OutputError
 from fcn_convert.report import CheckFailedError, Report
 from fcn_convert.report.batch import Outcome, Piece
+from fcn_convert.turns import wait_for_others
 
 Follow = Callable[[Job], Progress]
 """Gives what a job tells of its progress."""
@@ -59,6 +60,19 @@ def perform(job: Job, progress: Progress | None = None) -> Piece:
 
 
 def _performed(job: Job, progress: Progress | None) -> Piece:
+    """Do the conversion; once more where another run had just put the output in place.
+
+    A cluster gives a job again whose worker it takes for dead: that one may still write its report,
+    or have been killed before it could.
+    """
+    try:
+        return _converted(job, progress)
+    except ExistsError:
+        wait_for_others(Path(job.output))
+        return _converted(job, progress)
+
+
+def _converted(job: Job, progress: Progress | None) -> Piece:
     output = Path(job.output)
     record = None if job.force else record_beside(output)
     made = record is not None and record.made(output, _tick(progress))
