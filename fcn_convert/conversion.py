@@ -42,7 +42,7 @@ from fcn_convert.write import write
 TORCH = "fcn_convert.torch_quietly"
 
 Progress = Callable[[int, int], None]
-"""Told of the bytes done and of all bytes to do."""
+"""Told of the bytes done and of all bytes to do; of 0 where these are not known."""
 
 
 def convert(
@@ -149,6 +149,8 @@ def verify_conversion(
             from fcn_convert.model.endtoend import with_model  # noqa: PLC0415 - runs torch
             from fcn_convert.model.loading import Files  # noqa: PLC0415 - likewise
 
+            if progress is not None:
+                progress(0, 0)
             files = Files(before, after, resolved, state_dict)
             report = with_model(report, model, files)
     _write_reports(report, paths, "the check is done")

@@ -125,12 +125,13 @@ def model(name: str) -> ModelEntry:
         crops=9,
         crops_max_abs_diff=0.5,
         culprits=(f"{name} pads",),
+        decisions=(f"{name}: if n > 1:",),
         parameters=1234,
         macs_one_pass=2_000_000,
         macs_crops=9_000_000,
         seconds_one_pass=0.25,
         seconds_crops=1.5,
-        pictures=(PictureEntry(f"{name}.png", 3, 0.75, ((3, 1), (2, 3)), PIXEL),),
+        pictures=(PictureEntry(f"{name}.png", 1, 0.75, ((3, 1), (2, 3)), (name,) * 4, PIXEL),),
     )
 
 

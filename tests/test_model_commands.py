@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from scripts import load_script
 from typer.testing import CliRunner, Result
 
 from fcn_convert.cli import app
+from fcn_convert.model.images import read_photos
 from fcn_convert.report.json_view import SCHEMA
+from fcn_convert.report.model_entry import PictureRequest
 from fcn_convert.spec import load_spec, parse_spec
 
 FOLDER = Path(__file__).parent.parent / "sample_checkpoints"
@@ -142,6 +145,7 @@ def test_verify_runs_both_networks(name: str, tmp_path: Path) -> None:
     assert model["culprits"] == []
     assert model["macs_one_pass"] < model["macs_crops"]
     assert "outputs differ by" in done.stdout
+    assert all(len(line) <= 80 for line in done.stdout.partition("\n  ")[2].splitlines()[:-1])
     markdown = tmp_path / "verified.md"
     factory, sizes = SAMPLES[name]
     pair = (tmp_path / name, (tmp_path / name).with_suffix(".fcn.safetensors"))
@@ -207,7 +211,8 @@ def test_what_makes_cells_differ_from_crops_is_named(tmp_path: Path) -> None:
     done = run("verify", source, source.with_suffix(".fcn.safetensors"), *options)
     assert done.exit_code == 0
     assert re.search(
-        r"answers to their windows of the feature map by (0|\d\.\de-1\d)\n", done.stdout
+        r"always: a cell is the Dense head on its window of the map; differs by (0|\d\.\de-1\d)\n",
+        done.stdout,
     )
     assert "0 pads its input" in done.stdout
     assert "2 has ceil_mode" in done.stdout
@@ -236,7 +241,7 @@ def test_a_picture_shows_the_best_class_of_every_cell(mode: str, tmp_path: Path)
         scores = net.double().eval()(windows.reshape(-1, 1, 8, 8)).softmax(1)
     assert entry["classes"] == scores.argmax(1).view(4, 7).tolist()
     assert entry["chosen"] == int(scores.amax(0).argmax())
-    assert entry["probability"] == pytest.approx(float(scores.max()))
+    assert entry["probability"] == pytest.approx(float(scores.max()), abs=1e-5)
     drawn = Image.open(tmp_path / "vgg.fcn.canvas.png").convert("RGB")
     scale = 480 // 20
     assert drawn.size == (3 * 20 * scale + 2 * scale, 14 * scale)
@@ -252,6 +257,94 @@ def test_the_class_of_the_heat_map_can_be_chosen(tmp_path: Path) -> None:
     assert model["pictures"][0]["chosen"] == 3
 
 
+def text(folder: Path, content: str) -> Path:
+    path = folder / "labels.txt"
+    path.write_text(content)
+    return path
+
+
+def saved_as(folder: Path, image: Image.Image, suffix: str, **options: Any) -> Path:
+    path = folder / f"canvas.{suffix}"
+    image.save(path, **options)
+    return path
+
+
+def test_classes_are_called_by_their_names(tmp_path: Path) -> None:
+    image = canvas(tmp_path, (20, 14))
+    names = [f"digit {index}" for index in range(10)]
+    labels = text(tmp_path, "\n".join(names) + "\n\n")
+    done, model = verified("vgg.ckpt", tmp_path, "--image", str(image), "--labels", str(labels))
+    [entry] = model["pictures"]
+    assert entry["labels"] == names
+    assert f"class {entry['chosen']} (digit {entry['chosen']})" in done.stdout
+    named = (tmp_path / "vgg.fcn.canvas.png").read_bytes()
+    pair = (tmp_path / "vgg.ckpt", tmp_path / "vgg.fcn.safetensors", "--verify", "shapes")
+    options = ("--model", f"{TRAIN}:VGG", "--input", "1,8,8", "--image", image)
+    assert run("verify", *pair, *options).exit_code == 0
+    assert (tmp_path / "vgg.fcn.canvas.png").read_bytes() != named
+
+
+ALIKE: dict[str, Callable[[Path, Image.Image], Path]] = {
+    "rgb": lambda folder, gray: saved_as(folder, gray.convert("RGB"), "bmp"),
+    "palette": lambda folder, gray: saved_as(folder, gray.convert("P"), "gif"),
+    "transparent-white": lambda folder, gray: saved_as(folder, on_nothing(gray), "png"),
+    "16-bit": lambda folder, gray: saved_as(folder, sixteen_bits(gray), "png"),
+    "turned": lambda folder, gray: saved_as(
+        folder, gray.transpose(Image.Transpose.ROTATE_90), "png", exif=TURNED
+    ),
+}
+TURNED = Image.Exif()
+TURNED[0x0112] = 6  # to be shown turned by a quarter, clockwise
+
+
+def on_nothing(gray: Image.Image) -> Image.Image:
+    """Return the image where it is dark, black at an opacity that gives it on white."""
+    whole = Image.new("LA", gray.size)
+    whole.putalpha(gray.point(lambda value: 255 - value))
+    return whole
+
+
+def sixteen_bits(gray: Image.Image) -> Image.Image:
+    values = b"".join(value.to_bytes(1, "little") * 2 for value in gray.tobytes())
+    return Image.frombytes("I;16", gray.size, values)
+
+
+@pytest.mark.parametrize("save", ALIKE.values(), ids=ALIKE)
+def test_however_an_image_is_stored_its_pixels_are_the_same(
+    save: Callable[[Path, Image.Image], Path], tmp_path: Path
+) -> None:
+    gray = Image.frombytes("L", (11, 8), bytes(range(0, 176, 2)))
+    request = PictureRequest((save(tmp_path, gray),), mean=(0.5,), std=(0.25,))
+    [photo] = read_photos(request, (1, 8, 8))
+    expected = torch.tensor(list(gray.tobytes())).view(1, 1, 8, 11) / 255
+    torch.testing.assert_close(photo.pixels, (expected - 0.5) / 0.25, rtol=0, atol=0.01)
+
+
+def test_color_channels_have_a_mean_each(tmp_path: Path) -> None:
+    path = saved_as(tmp_path, Image.new("RGB", (4, 5), (255, 51, 0)), "png")
+    request = PictureRequest((path,), mean=(0.5, 0.1, 0.2), std=(0.5, 0.1, 0.4))
+    [photo] = read_photos(request, (3, 4, 4))
+    assert photo.pixels.shape == (1, 3, 5, 4)
+    torch.testing.assert_close(photo.pixels[0, :, 2, 2], torch.tensor([1.0, 1.0, -0.5]))
+
+
+@pytest.mark.parametrize("name", ["sequence.safetensors"])
+def test_a_model_of_no_images_is_one_sentence(name: str, tmp_path: Path) -> None:
+    factory, sizes = SAMPLES[name]
+    options = (
+        "--model",
+        f"{TRAIN}:{factory}",
+        "--input",
+        sizes,
+        "--image",
+        canvas(tmp_path, (9, 9)),
+    )
+    done = run("verify", *converted(name, tmp_path), *options)
+    assert "--image: the model reads 8,8; expected an --input of 1,H,W or 3,H,W" in str(
+        done.exception
+    )
+
+
 def broken_image(folder: Path) -> list[str | Path]:
     path = folder / "broken.png"
     path.write_bytes(b"no image")
@@ -264,6 +357,30 @@ BAD_IMAGES = {
     "small": (
         lambda folder: ["--image", canvas(folder, (7, 20))],
         r"has 20×7 pixels (H×W), fewer than the model's own input, 8×8",
+    ),
+    "labels": (
+        lambda folder: ["--image", canvas(folder, (9, 9)), "--labels", text(folder, "a\nb\n")],
+        "--labels: has 2 lines, expected 10, one for each class",
+    ),
+    "no-labels": (
+        lambda folder: ["--image", canvas(folder, (9, 9)), "--labels", folder / "none.txt"],
+        "none.txt: cannot be read: No such file",
+    ),
+    "labels-that-are-no-text": (
+        lambda folder: ["--image", canvas(folder, (9, 9)), "--labels", canvas(folder, (9, 9))],
+        "canvas.png: is no UTF-8 text, one name a line",
+    ),
+    "mean": (
+        lambda folder: ["--image", canvas(folder, (9, 9)), "--mean", "1,2,3"],
+        "--mean: 3 numbers, expected one for each of 1 channels, or one",
+    ),
+    "std": (
+        lambda folder: ["--image", canvas(folder, (9, 9)), "--std", "0"],
+        "--std: expected numbers above 0",
+    ),
+    "floats": (
+        lambda folder: ["--image", saved_as(folder, Image.new("F", (9, 9), 0.5), "tiff")],
+        "canvas.tiff: has pixels of floating point; expected 8 or 16 bits",
     ),
     "class": (
         lambda folder: ["--image", canvas(folder, (9, 9)), "--class", "10"],
@@ -289,7 +406,7 @@ def test_an_unusable_image_is_one_sentence(make: Any, message: str, tmp_path: Pa
 def test_a_picture_needs_a_model(tmp_path: Path) -> None:
     done = run("verify", *converted("lenet.pth", tmp_path), "--image", canvas(tmp_path, (9, 9)))
     assert done.exit_code == 2
-    assert "go with --model and --input" in " ".join(done.output.replace("│", " ").split())
+    assert "goes with --model and --input" in " ".join(done.output.replace("│", " ").split())
 
 
 def test_a_picture_replaces_no_image(tmp_path: Path) -> None:

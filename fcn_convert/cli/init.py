@@ -15,7 +15,7 @@ from fcn_convert.cli.options import (
     StateDictPath,
     both_or_none,
 )
-from fcn_convert.cli.streams import say, stdout
+from fcn_convert.cli.streams import progress_bar, say, stdout
 
 UNDECIDED = 2
 
@@ -57,7 +57,8 @@ def _drafted(
     if model is not None:
         from fcn_convert.model.drafted import spec_from_model
 
-        return spec_from_model(checkpoint, *model, state_dict), ()
+        with progress_bar(quiet=False):
+            return spec_from_model(checkpoint, *model, state_dict), ()
     from fcn_convert.infer.draft import draft_spec
 
     draft = draft_spec(checkpoint, state_dict)

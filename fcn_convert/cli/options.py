@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -55,3 +56,14 @@ def both_or_none(model: str | None, sizes: str | None) -> tuple[str, str] | None
     if model is None or sizes is None:
         raise typer.BadParameter("--model MODULE:FACTORY and --input C,H,W go together")
     return model, sizes
+
+
+def numbers(text: str | None) -> tuple[float, ...]:
+    """Return the numbers of an option like `0.485,0.456,0.406`."""
+    try:
+        found = tuple(float(part) for part in (text or "").split(",") if text)
+    except ValueError:
+        found = (math.nan,)
+    if not all(map(math.isfinite, found)):
+        raise typer.BadParameter(f"{text}: expected numbers like 0.485,0.456,0.406")
+    return found

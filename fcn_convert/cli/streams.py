@@ -52,7 +52,12 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
     columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def advance(done: int, total: int) -> None:
+            bar.tasks[0].total = total or None  # without one it only shows that work is done
+            bar.update(task, completed=done)
+
+        yield advance
 
 
 @contextmanager

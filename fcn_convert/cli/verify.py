@@ -20,6 +20,7 @@ from fcn_convert.cli.options import (
     Strict,
     Verbose,
     both_or_none,
+    numbers,
 )
 
 
@@ -42,6 +43,16 @@ def verify(
     chosen: Annotated[
         int | None, typer.Option("--class", help="The class of the heat map; default: the best.")
     ] = None,
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="The names of the classes, one a line.")
+    ] = None,
+    mean: Annotated[
+        str | None,
+        typer.Option(metavar="R,G,B", help="What is taken from pixels of 0 to 1; default: 0."),
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="R,G,B", help="What they are divided by; default: 1.")
+    ] = None,
 ) -> None:
     """Hold a converted file against its original; exit 1 where they disagree.
 
@@ -50,11 +61,14 @@ def verify(
     """
     from fcn_convert.cli.result import View, show
     from fcn_convert.conversion import verify_conversion
-    from fcn_convert.report.model_entry import ModelRequest
+    from fcn_convert.report.model_entry import ModelRequest, PictureRequest
 
     both = both_or_none(model, sizes)
-    if both is None and (image or chosen is not None):
-        raise typer.BadParameter("--image and --class go with --model and --input")
+    if both is None and image:
+        raise typer.BadParameter("--image goes with --model and --input")
+    if not image and (labels or mean or std or chosen is not None):
+        raise typer.BadParameter("--class, --labels, --mean and --std go with --image")
+    pictures = PictureRequest(tuple(image or ()), chosen, labels, numbers(mean), numbers(std))
     show(
         lambda progress: verify_conversion(
             original,
@@ -63,7 +77,7 @@ def verify(
             reports=report or (),
             level=level,
             strict=strict,
-            model=ModelRequest(*both, tuple(image or ()), chosen) if both else None,
+            model=ModelRequest(*both, pictures) if both else None,
             progress=progress,
         ),
         View(as_json, quiet, verbose),

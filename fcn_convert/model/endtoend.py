@@ -13,8 +13,9 @@ from fcn_convert.model.culprits import culprits
 from fcn_convert.model.differences import difference, of_cells
 from fcn_convert.model.factory import example_of, user_code
 from fcn_convert.model.field import receptive_field
+from fcn_convert.model.images import read_labels, read_photos
 from fcn_convert.model.loading import Files, Pair, load_pair
-from fcn_convert.model.picture import picture, picture_paths, write_pictures
+from fcn_convert.model.picture import Drawing, picture, picture_paths, write_pictures
 from fcn_convert.model.precision import AtLeast
 from fcn_convert.model.stride import stride_of
 from fcn_convert.model.values import leaves
@@ -28,8 +29,8 @@ CELLS = 2
 """Cells along each axis of the larger input's answer."""
 UNKNOWN_STRIDE = 96
 """Pixels that the larger input has more where no stride is known."""
-ENOUGH_SECONDS = 0.02
-"""A pass is repeated for as long, and the shortest counts: the first prepares what others use."""
+REPEATS, ENOUGH_SECONDS = 3, 0.3
+"""Passes that are timed, and seconds after which no more are; the shortest counts."""
 CROPS_MIDDLE = 2
 """Strides that an input is larger by than a crop from its middle."""
 
@@ -48,7 +49,7 @@ def with_model(report: Report, request: ModelRequest, files: Files) -> Report:
 
     Raises ModelError where a model or an image is unusable, OutputError for a picture.
     """
-    paths = picture_paths(request.images, files.converted.path)
+    paths = picture_paths(request.pictures.images, files.converted.path)
     with user_code():
         entry = check_model(request, files)
     write_pictures(entry.pictures, paths)
@@ -60,16 +61,16 @@ def check_model(request: ModelRequest, files: Files) -> ModelEntry:
 
     Raises ModelError where a model cannot be made or does not take its checkpoint.
     """
-    pair = load_pair(request.factory, example_of(request.input), files)
+    example = example_of(request.input)
+    window = tuple(example.shape[1:])
+    photos = read_photos(request.pictures, window)
+    drawing = Drawing(window[1:], read_labels(request.pictures.labels), request.pictures.chosen)
+    pair = load_pair(request.factory, example, files)
     with torch.no_grad():
         stride = stride_of(pair.converted)
         entry = _entry(request, pair, stride)
-        window = tuple(pair.example.shape[1:])
         with AtLeast(torch.float32):
-            pictures = [
-                picture(path, pair.network, window, stride, request.chosen)
-                for path in request.images
-            ]
+            pictures = [picture(photo, pair.network, stride, drawing) for photo in photos]
     return replace(entry, pictures=tuple(pictures))
 
 
@@ -105,6 +106,7 @@ def _entry(request: ModelRequest, pair: Pair, stride: tuple[int, ...] | None) ->
         crops=len(each),
         crops_max_abs_diff=differ,
         culprits=() if same else tuple(_culprits(pair, steps)),
+        decisions=pair.converted.decisions,
         parameters=sum(parameter.numel() for parameter in pair.network.parameters()),
         macs_one_pass=once.macs,
         macs_crops=sum(crop.macs for crop in each),
@@ -147,7 +149,7 @@ def _passed(network: nn.Module, inputs: Tensor, precision: AbstractContextManage
         answer = network(inputs)
     given = inputs.to(_stored_dtype(network))
     times: list[float] = []
-    while sum(times) < ENOUGH_SECONDS:
+    while len(times) < REPEATS and sum(times) < ENOUGH_SECONDS:
         start = perf_counter()
         with precision:
             network(given)

@@ -7,10 +7,11 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fcn_convert.atomic import atomically, check_target
 from fcn_convert.errors import ModelError, OutputError
+from fcn_convert.model.images import Photo
 from fcn_convert.model.values import leaves
 from fcn_convert.report.model_entry import PictureEntry
 from fcn_convert.torch_quietly import Tensor, functional, fx, torch
@@ -20,12 +21,29 @@ if TYPE_CHECKING:
 
 PANEL = 480
 """Pixels that the longer side of each of the three panels has, at least where it is scaled up."""
-MAX_PIXELS = 1 << 24
-MODES = {1: "L", 3: "RGB"}
+MAX_NAME = 16
+"""Letters of a class's name that are drawn."""
 SURE = 0.9
 """Probability from which on a cell's class is written into it."""
 LABEL_PIXELS = 7
 """A cell must be as large, in the picture, for its label to be written into it."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How it is drawn.
+
+    window: rows and columns of the model's own input. labels: names of the classes, or nothing.
+    chosen: the class of the heat map; None for that with the highest probability anywhere.
+    """
+
+    window: tuple[int, ...]
+    labels: tuple[str, ...]
+    chosen: int | None
+
+    def name(self, index: int) -> str:
+        """Return what stands for a class in the picture."""
+        return self.labels[index][:MAX_NAME] if self.labels else str(index)
 
 
 @dataclass(frozen=True)
@@ -42,36 +60,29 @@ class Answer:
 
 
 def picture(
-    path: Path,
-    network: fx.GraphModule,
-    window: tuple[int, ...],
-    stride: tuple[int, ...] | None,
-    chosen: int | None,
+    photo: Photo, network: fx.GraphModule, stride: tuple[int, ...] | None, drawing: Drawing
 ) -> PictureEntry:
     """Run a network on an image and draw what it sees.
 
-    window: the pixels of the model's own input, (C, H, W). chosen: the class of the heat map;
-    default: that with the highest probability anywhere. Pixels are given as 0 to 1. Raises
-    ModelError where the image cannot be read or is too small.
+    Raises ModelError where its answers are no regular map of classes.
     """
-    if len(window) != 3 or window[0] not in MODES or stride is None:
+    if stride is None:
         raise ModelError(
-            "--image: needs a model of images, with an --input of 1,H,W or 3,H,W and a regular "
-            "stride"
+            f"{photo.path}: the cells of the network's answers have no regular stride, so they "
+            "cannot be laid over an image"
         )
-    image = _read(path, window)
     dtype = next(network.parameters()).dtype
-    given = _as_tensor(image, window[0]).to(dtype)
-    answer = _answer(next(leaves(network(given)), None), chosen, path)
-    drawn = _drawn(image, answer, window[1:], stride)
+    answer = _answer(next(leaves(network(photo.pixels.to(dtype))), None), drawing, photo.path)
+    drawn = _drawn(photo.image, answer, drawing, stride)
     stream = io.BytesIO()
     drawn.save(stream, "PNG", optimize=True)
     text = base64.b64encode(stream.getvalue()).decode("ascii")
     return PictureEntry(
-        image=str(path),
+        image=str(photo.path),
         chosen=answer.chosen,
         probability=float(answer.probabilities[answer.chosen].max()),
         classes=tuple(tuple(map(int, row)) for row in answer.best.tolist()),
+        labels=drawing.labels,
         png=f"data:image/png;base64,{text}",
     )
 
@@ -100,61 +111,35 @@ def write_pictures(entries: Iterable[PictureEntry], paths: Iterable[Path]) -> No
                 raise OutputError(f"{path}: {error.strerror}") from error
 
 
-def _pillow() -> Any:
-    try:
-        import PIL.Image  # noqa: PLC0415 - an extra
-        import PIL.ImageDraw  # noqa: PLC0415 - likewise
-    except ImportError as error:
-        raise ModelError(
-            "--image needs Pillow: install it with `pip install 'fcn-convert[pictures]'`"
-        ) from error
-    return PIL
-
-
-def _read(path: Path, window: tuple[int, ...]) -> Image:
-    pillow = _pillow()
-    try:
-        with pillow.Image.open(path) as opened:
-            width, height = opened.size
-            if width * height > MAX_PIXELS:
-                raise ModelError(f"{path}: has {width}×{height} pixels, more than {MAX_PIXELS}")
-            image: Image = opened.convert(MODES[window[0]])
-    except (OSError, ValueError, SyntaxError, pillow.Image.DecompressionBombError) as error:
-        raise ModelError(f"{path}: is no image that can be read: {error}") from error
-    if height < window[1] or width < window[2]:
-        raise ModelError(
-            f"{path}: has {height}×{width} pixels (H×W), fewer than the model's own input, "
-            f"{window[1]}×{window[2]}"
-        )
-    return image
-
-
-def _as_tensor(image: Image, channels: int) -> Tensor:
-    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return pixels.view(1, image.height, image.width, channels).permute(0, 3, 1, 2) / 255
-
-
-def _answer(maps: Tensor | None, chosen: int | None, path: Path) -> Answer:
+def _answer(maps: Tensor | None, drawing: Drawing, path: Path) -> Answer:
     if maps is None or maps.dim() != 4:
         raise ModelError(f"{path}: the network's first answer is no map of classes, (N, K, H, W)")
     scores = maps[0].double()
     total = scores.sum(0)
     sums_to_one = torch.allclose(total, torch.ones_like(total)) and bool((scores >= 0).all())
     probabilities = scores if sums_to_one else scores.softmax(0)
-    if chosen is not None and not 0 <= chosen < len(scores):
-        raise ModelError(f"--class {chosen}: the model has the classes 0 to {len(scores) - 1}")
+    chosen, count = drawing.chosen, len(scores)
+    if chosen is not None and not 0 <= chosen < count:
+        raise ModelError(f"--class {chosen}: the model has the classes 0 to {count - 1}")
+    if drawing.labels and len(drawing.labels) != count:
+        raise ModelError(
+            f"--labels: has {len(drawing.labels)} lines, expected {count}, one for each class"
+        )
     best = int(probabilities.amax((1, 2)).argmax()) if chosen is None else chosen
     return Answer(probabilities, best)
 
 
-def _drawn(image: Image, answer: Answer, window: tuple[int, ...], stride: tuple[int, ...]) -> Image:
+def _drawn(image: Image, answer: Answer, drawing: Drawing, stride: tuple[int, ...]) -> Image:
     """Draw the three panels beside each other; a cell stands over the middle of its window."""
-    pillow = _pillow()
+    from PIL import Image as images  # noqa: N813, PLC0415 - an extra, which has read the image
+    from PIL.ImageDraw import Draw  # noqa: PLC0415 - likewise
+
+    window = drawing.window
     scale = max(1, PANEL // max(image.size))
     size = (image.width * scale, image.height * scale)
-    base = image.convert("RGB").resize(size, pillow.Image.Resampling.NEAREST)
+    base = image.convert("RGB").resize(size, images.Resampling.NEAREST)
     panels = [base, base.copy(), base.copy()]
-    heat, classes = (pillow.ImageDraw.Draw(panel, "RGBA") for panel in panels[1:])
+    heat, classes = (Draw(panel, "RGBA") for panel in panels[1:])
     count, rows, columns = answer.probabilities.shape
     peaks = _peaks(answer, window, stride)
     for row in range(rows):
@@ -169,13 +154,13 @@ def _drawn(image: Image, answer: Answer, window: tuple[int, ...], stride: tuple[
                 middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
                 classes.text(
                     middle,
-                    str(best),
+                    drawing.name(best),
                     fill="white",
                     anchor="mm",
                     stroke_width=2,
                     stroke_fill="black",
                 )
-    whole = pillow.Image.new("RGB", (3 * size[0] + 2 * scale, size[1]), "white")
+    whole = images.new("RGB", (3 * size[0] + 2 * scale, size[1]), "white")
     for at, panel in enumerate(panels):
         whole.paste(panel, (at * (size[0] + scale), 0))
     drawn: Image = whole.quantize(128)
@@ -183,11 +168,11 @@ def _drawn(image: Image, answer: Answer, window: tuple[int, ...], stride: tuple[
 
 
 def _peaks(answer: Answer, window: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    """Return which cells are labelled: sure ones, and the surest of half a window around."""
+    """Return which cells are labelled: the surest of half a window around, where one is sure."""
     surest = answer.probabilities.amax(0)
     reach = [max(1, size // step // 2) for size, step in zip(window, stride, strict=True)]
     around = functional.max_pool2d(surest[None], [2 * cells + 1 for cells in reach], 1, reach)
-    return (surest == around[0]) & (surest >= SURE)
+    return (surest == around[0]) & (surest >= min(SURE, float(surest.max())))
 
 
 def _box(

@@ -19,6 +19,7 @@ from fcn_convert.report.words import (
     model_lines,
     names,
     no_digest,
+    picture_line,
     shape,
     size,
     totals,
@@ -92,6 +93,8 @@ def _lines(report: Report) -> Iterator[str]:
     yield from _heads(report)
     for line in model_lines(report.model) if report.model else ():
         yield f"- {prose(line.strip())}"
+    for drawn in report.model.pictures if report.model else ():
+        yield f"- {prose(f'picture of {picture_line(drawn)}')}"
     yield ""
     yield prose(totals(report))
     yield ""

@@ -7,16 +7,27 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class ModelRequest:
-    """What to run: the model's factory, `module:factory`, and its input's size, `3,224,224`.
+class PictureRequest:
+    """What to draw: the images, and the class of the heat map, by default the best.
 
-    images: files to draw what the network sees of; chosen: the class to draw, default the best.
+    labels: a file with the name of each class, one a line. mean, std: what is taken from pixels of
+    0 to 1, and what they are divided by, one number or one for each channel.
     """
+
+    images: tuple[Path, ...] = ()
+    chosen: int | None = None
+    labels: Path | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What to run: the model's factory, `module:factory`, and its input's size, `3,224,224`."""
 
     factory: str
     input: str
-    images: tuple[Path, ...] = ()
-    chosen: int | None = None
+    pictures: PictureRequest = PictureRequest()
 
 
 @dataclass(frozen=True)
@@ -24,13 +35,15 @@ class PictureEntry:
     """What the network sees of an image.
 
     chosen: the class of the heat map, and its highest probability. classes: the best class of every
-    cell, by rows. png: the picture, image, heat map and class map, as a data URI.
+    cell, by rows. labels: the classes' names, if they were given. png: the picture, image, heat map
+    and class map, as a data URI.
     """
 
     image: str
     chosen: int
     probability: float
     classes: tuple[tuple[int, ...], ...]
+    labels: tuple[str, ...]
     png: str
 
 
@@ -46,7 +59,8 @@ class ModelEntry:
     windows of the feature map, which always agree; None where not computed.
     receptive_field: pixels that a cell sees; None where that is all, or cannot be told. crops: how
     many crops of the larger input the model was run on; crops_max_abs_diff: of its answers
-    from the cells; culprits: where they differ, what makes them. seconds: of one pass over the
+    from the cells; culprits: where they differ, what makes them. decisions: lines of the model's
+    code that look at a size, taken as its own input decides them. seconds: of one pass over the
     larger input, and of the model on every crop. macs: multiplications of both, in convolutions
     and Dense layers.
     """
@@ -66,6 +80,7 @@ class ModelEntry:
     crops: int
     crops_max_abs_diff: float | None
     culprits: tuple[str, ...]
+    decisions: tuple[str, ...]
     parameters: int
     macs_one_pass: int
     macs_crops: int

@@ -14,6 +14,7 @@ from fcn_convert.report.words import (
     differences,
     model_lines,
     names,
+    picture_line,
     prefix_hint,
     shape,
     size,
@@ -43,6 +44,8 @@ def show(report: Report, console: Console, *, every_tensor: bool) -> None:
         print_line(console, hint)
     for line in model_lines(report.model) if report.model else ():
         print_line(console, line)
+    for drawn in report.model.pictures if report.model else ():
+        print_line(console, f"  picture of {picture_line(drawn)}")
     style = {True: "bold green", False: "bold red", None: "bold"}[report.verdict.passed]
     print_line(console, f"verdict: {verdict(report)}", style)
     for problem in report.verdict.problems:

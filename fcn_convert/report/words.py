@@ -8,7 +8,7 @@ from fcn_convert.errors import printable, quoted
 from fcn_convert.infer.findings import Finding
 from fcn_convert.proof import AnswersCheck, Check
 from fcn_convert.report import FileEntry, LayerEntry, Report, TensorEntry
-from fcn_convert.report.model_entry import ModelEntry
+from fcn_convert.report.model_entry import ModelEntry, PictureEntry
 
 WRAPPERS = {"module", "_orig_mod", "model"}
 """What DataParallel, torch.compile and trainers put before the names of all tensors."""
@@ -170,31 +170,53 @@ def only_of_the_whole(report: Report) -> list[str]:
     return [problem for problem in report.verdict.problems if problem not in said]
 
 
+MOST_CULPRITS = 6
+
+
 def model_lines(model: ModelEntry) -> Iterator[str]:
-    """Say what running both networks showed, a line each."""
-    stored = model.stored_dtype_max_abs_diff
-    shown = "not computed" if stored is None else number(stored)
+    """Say what running both networks showed, a line each of what a terminal is wide."""
+    stored, exact = model.stored_dtype_max_abs_diff, model.windows_max_abs_diff
+    yield f"model {model.factory}, input {model.input}, {model.parameters:,} parameters"
     yield (
-        f"model {model.factory}, {model.parameters} parameters: {model.outputs} outputs differ by "
-        f"{number(model.max_abs_diff)} at most, allowed are {number(model.bound)} (in the stored "
-        f"dtype: {shown})"
+        f"  {model.outputs} outputs differ by {number(model.max_abs_diff)} at most, allowed are "
+        f"{number(model.bound)}"
     )
-    stride = "×".join(map(str, model.stride)) if model.stride else "irregular"
-    windows = model.windows_max_abs_diff
-    exact = "an amount not computed" if windows is None else number(windows)
+    yield f"  in the stored dtype: {'not computed' if stored is None else number(stored)}"
+    yield (
+        f"  input {times(model.larger_input)} gives {times(model.larger_output)}, stride "
+        f"{times(model.stride) if model.stride else 'irregular'}"
+    )
     seen = model.receptive_field
-    field = "×".join(map(str, seen)) if seen else "the whole input, or not known"
+    yield f"  a cell sees {f'{times(seen)} of the input' if seen else 'the whole input'}"
+    claim = "not computed" if exact is None else f"differs by {number(exact)}"
+    yield f"  always: a cell is the Dense head on its window of the map; {claim}"
+    yield from _against_crops(model)
+    yield from (f"  as at the model's own size: {line}" for line in model.decisions)
+
+
+def picture_line(drawn: PictureEntry) -> str:
+    """Say what the network sees of an image."""
+    name = f" ({drawn.labels[drawn.chosen]})" if drawn.labels else ""
+    return f"{drawn.image}: class {drawn.chosen}{name}, {drawn.probability:.3g} at most"
+
+
+def _against_crops(model: ModelEntry) -> Iterator[str]:
+    """Say how cells differ from the model's answers to crops, why, and what either costs."""
+    if not model.crops:
+        return
+    apart = model.crops_max_abs_diff
+    differs = "cannot be compared" if apart is None else f"differs by {number(apart)}"
+    because = ", because" if model.culprits else ""
+    yield f"  against the model on its crop, {model.crops} crops: a cell {differs}{because}"
+    yield from (f"    {culprit}" for culprit in model.culprits[:MOST_CULPRITS])
+    if len(model.culprits) > MOST_CULPRITS:
+        yield f"    … and {len(model.culprits) - MOST_CULPRITS} more, in the JSON report"
     yield (
-        f"input {shape(model.larger_input)}: output {shape(model.larger_output)}, stride {stride}, "
-        f"receptive field {field}; cells differ from the "
-        f"Dense head's answers to their windows of the feature map by {exact}"
+        f"  one pass {model.macs_one_pass:.3g} MACs, {model.seconds_one_pass:.3g} s; crop by crop "
+        f"{model.macs_crops:.3g} MACs, {model.seconds_crops:.3g} s"
     )
-    if model.crops:
-        apart = model.crops_max_abs_diff
-        yield (
-            f"against the model on {model.crops} crops: differ by "
-            f"{'an unknown amount' if apart is None else number(apart)}; one pass "
-            f"{model.macs_one_pass:.3g} MACs and {model.seconds_one_pass:.3g} s, crops "
-            f"{model.macs_crops:.3g} MACs and {model.seconds_crops:.3g} s"
-        )
-    yield from (f"  {culprit}" for culprit in model.culprits)
+
+
+def times(sizes: Sequence[int]) -> str:
+    """Show sizes as 3×224×224."""
+    return "×".join(map(str, sizes))
