@@ -290,6 +290,12 @@ HEADS: dict[str, Net] = {
         a=dense(24, 6),
         b=dense(3),
     ),
+    "chosen-by-sign": Net(
+        lambda self, x: self.b(torch.where((y := self.a(flat(x))) > 0, y * 2, -y)),
+        a=dense(24, 6),
+        b=dense(6),
+    ),
+    "masked": Net(lambda self, x: self.a((y := flat(x)) * (y > 0.1)), a=dense(24)),
     "ensemble": Net(
         lambda self, x: torch.stack([self.a(flat(x)), self.b(flat(x))]).mean(0),
         a=dense(24),

@@ -39,7 +39,8 @@ def not_understood(node: fx.Node, sources: Sequence[Lifted], why: str) -> ModelE
         f"{where(node)} makes {shape} of the feature map {maps}, which {why}: expected a "
         "rearrangement, one answer per channel, or what can be done window by window"
     )
-    if isinstance(made, Tensor) and sources and made.dim() == len(sources[0].shape) + 1:
+    was = sources[0].shape if sources else ()
+    if isinstance(made, Tensor) and made.dim() == len(was) + 1 and tuple(made.shape[1:]) != was:
         text += (
             "; an adaptive pool can be left out where it changes nothing, at an input that gives "
             f"it a map of {times(made.shape[2:])}"

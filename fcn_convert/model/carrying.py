@@ -39,7 +39,10 @@ class Trying:
         """Write an operation in a form, if that form gives at every window what it should."""
         if any(value.kernel != known[0].kernel for value in known):
             return None
-        maps = [trials.random_map(self.batch, value.shape, self.like) for value in known]
+        maps = [
+            trials.random_map(self.batch, value.shape, like)
+            for value, like in zip(known, self._likes(known), strict=True)
+        ]
         try:
             pairs = zip(known, maps, strict=True)
             expected = operation.originally(*(value.original(one.clone()) for value, one in pairs))
@@ -62,8 +65,11 @@ class Trying:
             lambda *grown: _tensors(form.try_on(operation.perform, grown, known))[part],
             self.batch,
             [value.shape for value in known],
-            [self.like] * len(known),
+            self._likes(known),
         )
+
+    def _likes(self, known: Sequence[Lifted]) -> list[Tensor]:
+        return [self.like.to(value.dtype) for value in known]
 
 
 def _compare(expected: Any, found: Any, known: Sequence[Lifted]) -> list[Lifted] | None:
@@ -88,7 +94,7 @@ def _as_map(expected: Tensor, found: Tensor, known: Sequence[Lifted]) -> Lifted 
         ):
             dense = next((value.dense for value in known if value.dense), None)
             shape, inner = tuple(found.shape[1:]), tuple(expected.shape[1:])
-            return Lifted(known[0].node, shape, order, inner, known[0].root, dense)
+            return Lifted(known[0].node, shape, order, inner, known[0].root, dense, found.dtype)
     return None
 
 

@@ -25,7 +25,7 @@ Shape = tuple[int, ...]
 def random_map(batch: int, shape: Sequence[int], like: Tensor, scale: float = 1.0) -> Tensor:
     """Return a random map of a dtype and a device."""
     numbers = torch.randn((batch, *shape), dtype=torch.float64, device=like.device)
-    return (numbers * scale).to(like.dtype)
+    return numbers > 0 if like.dtype == torch.bool else (numbers * scale).to(like.dtype)
 
 
 def agree(expected: Tensor, found: Tensor) -> bool:

@@ -18,7 +18,8 @@ class Lifted:
     node: the map (N, C, *cells) in the new graph. shape: (C, *kernel) of one window. order: which
     element of the flattened window each element of the original, flattened per sample, is.
     inner: the original's shape without the batch. root: the trunk's map that it comes from.
-    dense: the last Dense layer on the way, if any.
+    dense: the last Dense layer on the way, if any. dtype: what is tried on it has; a comparison
+    gives truth values.
     """
 
     node: fx.Node
@@ -27,6 +28,7 @@ class Lifted:
     inner: Shape
     root: fx.Node
     dense: str | None = None
+    dtype: torch.dtype = torch.float64
 
     @property
     def kernel(self) -> Shape:
