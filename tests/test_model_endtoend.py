@@ -157,7 +157,7 @@ def test_what_is_not_finite_agrees_in_place_and_kind(
 
 
 def test_answers_of_other_sizes_are_an_error() -> None:
-    with pytest.raises(ModelError, match="answers have 2 and 3 numbers"):
+    with pytest.raises(ModelError, match="answers with 2 numbers, the model with 3: expected"):
         difference(torch.zeros(1, 2), torch.zeros(1, 3))
 
 

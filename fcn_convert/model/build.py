@@ -62,7 +62,10 @@ def make_convertible(
         with AtLeast(torch.float32):
             problem = compare(expected, module(*inputs))
     if problem:
-        raise ModelError(f"the fully convolutional network answers otherwise: {problem}")
+        raise ModelError(
+            f"the fully convolutional {type(model).__name__} answers otherwise: {problem}; take "
+            "out what makes it so: an autocast, a hook on a Dense layer, or random numbers"
+        )
     return Converted(module, tuple(lifter.layers.values()), sizes, _aliases(model, lifter.layers))
 
 
@@ -123,7 +126,8 @@ def _answer(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:
     except Exception as error:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in inputs)
         raise ModelError(
-            f"{type(model).__name__} cannot run on the example input {shapes}: {one_line(error)}"
+            f"{type(model).__name__} cannot run on the example input {shapes}: {one_line(error)}; "
+            "expected an input of the model's own size"
         ) from error
 
 
@@ -188,7 +192,8 @@ def _check_sizes(module: fx.GraphModule, traced: Traced) -> None:
         _, failure = run_through(module, module.graph, more, traced.mode)
         if failure:
             raise ModelError(
-                f"the model works with a batch of {len(traced.inputs[0])} only: {failure}"
+                f"the model works with a batch of {len(traced.inputs[0])} only: {failure}; "
+                "expected code that takes the batch from its input, `x.size(0)`"
             )
     with traced.mode:
         grown = larger(traced.inputs)

@@ -38,7 +38,10 @@ def difference(found: Any, expected: Any) -> Difference:
     count, largest, scale = 0, 0.0, 0.0
     for one, other in zip(leaves(found), leaves(expected), strict=True):
         if one.numel() != other.numel():
-            raise ModelError(f"the answers have {one.numel()} and {other.numel()} numbers")
+            raise ModelError(
+                f"the fully convolutional network answers with {one.numel()} numbers, the model "
+                f"with {other.numel()}: expected as many at the model's own size, --input"
+            )
         count += one.numel()
         largest = max(largest, apart(one.flatten(), other.flatten()))
         finite = other[other.isfinite()]

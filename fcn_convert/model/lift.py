@@ -294,7 +294,9 @@ class Lifter:
     def _part(self, node: fx.Node, many: Many) -> Value:
         part = many.parts[node.args[1]] if isinstance(node.args[1], int) else None
         if part is None:
-            raise ModelError(f"{where(node)}: only single parts can be taken here")
+            raise ModelError(
+                f"{where(node)} takes several parts of a tuple at once: expected one, by its number"
+            )
         return part
 
     # Answers, and what is left

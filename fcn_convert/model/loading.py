@@ -47,7 +47,9 @@ def load_pair(factory: str, example: Tensor, files: Files) -> Pair:
     found = tensors_of(files.converted, files.converted.state_dict(None))
     missing = [new for new in files.resolved.names.values() if new not in found]
     if missing:
-        raise ModelError(f"{files.converted.path}: lacks {missing[0]}")
+        raise ModelError(
+            f"{files.converted.path}: lacks {printable(missing[0])}, which the spec asks for"
+        )
     # A rename is the spec's, not the model's: its module names are the original's.
     after = {names[old]: found[new] for old, new in files.resolved.names.items()}
     where = f"{files.converted.path}: the fully convolutional form of {factory}"
@@ -60,7 +62,10 @@ def tensors_of(checkpoint: Checkpoint, state_dict: StateDict) -> dict[str, Tenso
     found: dict[str, Tensor] = {}
     for name, tensor in state_dict.tensors.items():
         if tensor.dtype.torch is None:
-            raise ModelError(f"{checkpoint.path}: torch has no dtype {tensor.dtype.name} ({name})")
+            raise ModelError(
+                f"{checkpoint.path}: {printable(name)} is {tensor.dtype.name}, which torch lacks: "
+                "no network can be run with it; verify it without --model"
+            )
         found[name] = read_tensor(checkpoint.files[tensor.file], tensor)
     return found
 

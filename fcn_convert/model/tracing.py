@@ -58,7 +58,8 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...], mode: Mode) -> Traced:
             if not tracer.failed or tracer.failed in leaves or len(leaves) >= MAX_LEAVES:
                 raise ModelError(
                     f"the forward pass of {type(model).__name__} cannot be recorded"
-                    f"{raised_at(error)}: {one_line(error)}"
+                    f"{raised_at(error)}: {one_line(error)}; expected what torch.fx can record: "
+                    "decisions by sizes alone"
                 ) from error
             leaves.add(tracer.failed)
         else:
