@@ -1,8 +1,7 @@
 """Reads values once more, for the proof: shares no arithmetic with what a conversion reads by.
 
-`formats/strided.py` reads whole spans of the file and cuts them where they are longest. Here a
-tensor is cut into boxes, and of a box every stretch is read whose values lie closely together. A
-mistake in either fails the proof.
+`formats/strided.py` weighs the calls that each way of cutting a tensor costs. Here it is cut in
+halves by a rule, and every index is counted out anew. A mistake in either fails the proof.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from fcn_convert.tensors import TensorInfo
 
 BOX_BYTES = 4 << 20
 """Bytes of values in one box at most; of a tensor that is not cut any further, one element."""
-SPARSE = 2
-"""A stretch is read at once where this part of it, or more, are values of the box: 1 / SPARSE."""
+SPARSE = 8
+"""A stretch is read at once where it is at most so many times as long as its values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +31,17 @@ class Box:
 def boxes(tensor: TensorInfo) -> Iterator[Box]:
     """Halve a tensor until its parts are small enough, and yield them.
 
-    Where the tensor lies in row-major order it is cut along its first axis, so that each box lies
-    in one piece. Elsewhere along its longest, so that no order of the axes in the file is far off.
+    Where the first axis changes slowest in the file, too, only that one is cut, as long as it can
+    be: each box lies in one piece in both files. Elsewhere boxes are squares of the first axis and
+    all others, so that pieces are long in the file where the first axis changes fastest, and in the
+    one where the last does.
     """
     if 0 not in tensor.shape:
         whole = Box((0,) * len(tensor.shape), tensor.shape)
         most = max(1, BOX_BYTES // tensor.dtype.itemsize)
-        yield from _halved(whole, most, _first if tensor.is_plain else _longest)
+        steps = _steps(tensor)
+        in_rows = max(steps, default=0) in steps[:1]
+        yield from _halved(whole, most, _first if in_rows else _longer_side)
 
 
 def _halved(box: Box, most: int, axis_of: Callable[[tuple[int, ...]], int]) -> Iterator[Box]:
@@ -57,8 +60,10 @@ def _first(shape: tuple[int, ...]) -> int:
     return next(axis for axis, size in enumerate(shape) if size > 1)
 
 
-def _longest(shape: tuple[int, ...]) -> int:
-    return shape.index(max(shape))
+def _longer_side(shape: tuple[int, ...]) -> int:
+    """Return an axis to halve so that a box nears a square of the first axis and all others."""
+    first, *others = shape
+    return 0 if first >= prod(others) else 1 + others.index(max(others))
 
 
 class BoxReader:

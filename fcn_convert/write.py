@@ -12,8 +12,8 @@ from typing import assert_never
 
 from fcn_convert.errors import CheckpointError, OutputError
 from fcn_convert.formats import Checkpoint
-from fcn_convert.formats.source import Advance, SourceFile
-from fcn_convert.formats.strided import Block, BlockReader, blocks, runs, strides_of
+from fcn_convert.formats.source import Advance, SourceFile, write_at
+from fcn_convert.formats.strided import Block, BlockReader, blocks, placed, strides_of
 from fcn_convert.plan import (
     WRITTEN_BY,
     Copied,
@@ -58,7 +58,7 @@ def write(file: OutputFile, checkpoint: Checkpoint, descriptor: int, advance: Ad
                 source = checkpoint.files[number]
                 _copy(source, descriptor, _Range(number, 0, 0, source.size), advance)
             case ShardIndex():
-                _write_all(descriptor, _index_text(file), 0)
+                write_at(descriptor, _index_text(file), 0)
             case _:
                 assert_never(file)
     except OSError as error:
@@ -83,7 +83,7 @@ def _write_tensors(
     """Write a header, and the values in its order."""
     steps = sorted(planned, key=_place)
     header = _header(steps, metadata)
-    _write_all(descriptor, header, 0)
+    write_at(descriptor, header, 0)
     plain: list[_Range] = []
     others: list[tuple[TensorInfo, int]] = []
     target = len(header)
@@ -208,23 +208,12 @@ def _gather(
     """Write the values of a strided view in row-major order, some blocks at the same time."""
     from fcn_convert.torch_settings import SETTINGS  # noqa: PLC0415 - imports torch
 
-    itemsize = view.dtype.itemsize
-
     def write_block(block: Block, reader: BlockReader) -> None:
-        values = memoryview(reader.read(source, view, block))
+        values = reader.read(source, view, block)
         advance(len(values))
-        for first, length in runs(view, block):
-            _write_all(descriptor, values[: length * itemsize], target + first * itemsize)
-            values = values[length * itemsize :]
+        for at, part in placed(values, view, block):
+            write_at(descriptor, part, target + at)
 
     jobs = [partial(write_block, block) for block in blocks(view)]
     with SETTINGS:
         work_off(jobs, BlockReader, min(threads_to_compute(), len(jobs)))
-
-
-def _write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(descriptor, view, offset)
-        view = view[count:]
-        offset += count

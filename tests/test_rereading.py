@@ -61,6 +61,36 @@ def test_boxes_hold_every_value_once(
     assert (found == expected).all()
 
 
+@pytest.mark.parametrize("flatten", ["CHW", "HWC", "WCH"])
+@pytest.mark.parametrize("how", ["row-major", "column-major", "sliced"])
+def test_long_stretches_are_read_of_both_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, flatten: str
+) -> None:
+    sizes, features_out = {"C": 64, "H": 4, "W": 3}, 640
+    outer, inner = {"row-major": (768, 1), "column-major": (1, 640), "sliced": (3 * 768, 3)}[how]
+    inside = {axis: prod(sizes[b] for b in flatten[at + 1 :]) for at, axis in enumerate(flatten)}
+    shape = (features_out, *sizes.values())
+    strides = (outer, *(inner * inside[axis] for axis in sizes))
+    before = TensorInfo("t", DTYPES["F32"], shape, 0, strides)
+    after = TensorInfo("t", DTYPES["F32"], shape, 0)
+    monkeypatch.setattr(rereading, "BOX_BYTES", 64 << 10)
+    (tmp_path / "values").write_bytes(bytes(before.span))
+    reads = 0
+    real = SourceFile.pread_into
+
+    def spy(self: SourceFile, buffer: memoryview, offset: int) -> None:
+        nonlocal reads
+        reads += 1
+        real(self, buffer, offset)
+
+    monkeypatch.setattr(SourceFile, "pread_into", spy)
+    with SourceFile(tmp_path / "values") as file:
+        for box in boxes(before):
+            for tensor in (before, after):
+                BoxReader().read(file, tensor, box)
+    assert reads < 3 * prod(shape) / 128  # a square of 64 kB has sides of 128 numbers
+
+
 def _backwards(values: bytearray) -> None:
     values[:] = np.frombuffer(values, np.float32)[::-1].tobytes()
 
@@ -68,9 +98,9 @@ def _backwards(values: bytearray) -> None:
 def _gathers_backwards(monkeypatch: pytest.MonkeyPatch) -> None:
     gather: Callable[..., None] = strided._gather
 
-    def broken(stored: Any, tensor: Any, shape: Any, values: bytearray) -> None:
-        gather(stored, tensor, shape, values)
-        _backwards(values)
+    def broken(*arguments: Any) -> None:
+        gather(*arguments)
+        _backwards(arguments[-1])
 
     monkeypatch.setattr(strided, "_gather", broken)
 

@@ -230,6 +230,32 @@ def test_no_block_is_larger_than_the_limit(tmp_path: Path, monkeypatch: pytest.M
     assert same(load_file(output)["more.weight"], weight.T[:, ::2])
 
 
+@pytest.mark.parametrize("how", ["row-major", "column-major", "sliced"])
+@pytest.mark.parametrize("flatten", ["CHW", "HWC", "WCH"])
+def test_long_stretches_are_read_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: list[int], how: str, flatten: str
+) -> None:
+    """A transposed weight is not written number by number, nor read so."""
+    reads: list[int] = []
+    real = os.preadv
+
+    def spy(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        reads.append(len(buffers[0]))
+        return real(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", spy)
+    monkeypatch.setattr(strided, "BLOCK_BYTES", 64 << 10)
+    monkeypatch.setattr(strided, "CALL_BYTES", 64)
+    sizes = {"C": 64, "H": 4, "W": 3}
+    weight = as_stored(numbers(640, 768), how)
+    torch.save({"fc.weight": weight}, tmp_path / "source.pt")
+    spec = {"feature_map": sizes, "flatten": flatten}
+    output = written(tmp_path / "source.pt", spec, tmp_path / "o.safetensors")
+    assert same(load_file(output)["fc.weight"], by_name(weight, sizes, flatten))
+    # A square of 64 kB has sides of 128 numbers, each of which takes a call, or nearly.
+    assert len(reads) + len(writes) < 3 * weight.numel() / 128
+
+
 # Dtypes and shapes.
 
 CODES = {

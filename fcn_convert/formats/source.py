@@ -172,12 +172,8 @@ class Scratch(SourceFile):
 
     def write(self, offset: int, data: bytes | memoryview) -> None:
         """Write into room that was made."""
-        view = memoryview(data)
         try:
-            while view:
-                count = os.pwrite(self.descriptor, view, offset)
-                view = view[count:]
-                offset += count
+            write_at(self.descriptor, data, offset)
         except OSError as error:
             raise CheckpointError(
                 f"{self.path}: cannot be unpacked into {tempfile.gettempdir()}: {error.strerror}"
@@ -192,6 +188,15 @@ class Scratch(SourceFile):
 
     def check_unchanged(self) -> None:
         """Nobody else can write to a file without a name."""
+
+
+def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> None:
+    """Write all of `data` at an offset; raises OSError."""
+    view = memoryview(data)
+    while view:
+        count = os.pwrite(descriptor, view, offset)
+        view = view[count:]
+        offset += count
 
 
 class Files:

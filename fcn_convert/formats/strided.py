@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
 from fcn_convert.formats.source import SourceFile
-from fcn_convert.tensors import TensorInfo, element_span, is_row_major, row_major_strides
+from fcn_convert.tensors import TensorInfo, is_row_major, row_major_strides
 
 if TYPE_CHECKING:
     from fcn_convert.torch_quietly import Tensor
 
 BLOCK_BYTES = 4 << 20
 """Bytes of file, and of values, that one block holds at most."""
+CALL_BYTES = 4 << 10
+"""About so many bytes are copied in the time of one call: smaller gaps are read with the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,49 +33,111 @@ class Block:
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Stretches:
+    """How a box lies in a file: in stretches of so many elements, gaps included.
+
+    shape, strides: the box's. apart: the axes along which one stretch follows another, slowest
+    first.
+    """
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    apart: tuple[int, ...]
+    length: int
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return prod(self.shape[axis] for axis in self.apart)
+
+    def begins(self, start: tuple[int, ...]) -> Iterator[int]:
+        """Yield where each begins, in elements, of the box whose first element has that index."""
+        first = sum(at * stride for at, stride in zip(start, self.strides, strict=True))
+        ends = ((self.shape[axis] * self.strides[axis], self.strides[axis]) for axis in self.apart)
+        for steps in product(*(range(0, end, stride) for end, stride in ends)):
+            yield first + sum(steps)
+
+    @property
+    def strides_in_memory(self) -> tuple[int, ...]:
+        """The box's strides where one stretch follows the other without a gap."""
+        strides, step = list(self.strides), self.length
+        for axis in reversed(self.apart):
+            strides[axis] = step
+            step *= self.shape[axis]
+        return tuple(strides)
+
+
 def strides_of(tensor: TensorInfo) -> tuple[int, ...]:
     """Return a tensor's strides, in elements, also where they are row-major."""
     return row_major_strides(tensor.shape) if tensor.strides is None else tensor.strides
 
 
+def _read(tensor: TensorInfo, shape: tuple[int, ...]) -> _Stretches:
+    """Return how a box of a tensor is read."""
+    return _stretches(shape, strides_of(tensor), CALL_BYTES // tensor.dtype.itemsize)
+
+
+def _written(tensor: TensorInfo, shape: tuple[int, ...]) -> _Stretches:
+    """Return how a box of a tensor is written, in row-major order."""
+    return _stretches(shape, row_major_strides(tensor.shape), 0)
+
+
+def _stretches(shape: tuple[int, ...], strides: tuple[int, ...], gap: int) -> _Stretches:
+    """Join what lies at most so many elements apart, beginning with what lies closest."""
+    closest_first = sorted(range(len(shape)), key=strides.__getitem__)
+    length = 1
+    for position, axis in enumerate(closest_first):
+        if shape[axis] > 1 and strides[axis] - length > gap:
+            return _Stretches(shape, strides, tuple(reversed(closest_first[position:])), length)
+        length += (shape[axis] - 1) * strides[axis]
+    return _Stretches(shape, strides, (), length)
+
+
 def blocks(tensor: TensorInfo) -> Iterator[Block]:
     """Cut a tensor into boxes, each read from at most BLOCK_BYTES of the file."""
-    limit = BLOCK_BYTES // tensor.dtype.itemsize
-    if 0 not in tensor.shape:
-        whole = Block((0,) * len(tensor.shape), tensor.shape)
-        yield from _cut(whole, strides_of(tensor), limit)
-
-
-def _cut(block: Block, strides: tuple[int, ...], limit: int) -> Iterator[Block]:
-    span = element_span(block.shape, strides)
-    if max(span, prod(block.shape)) <= limit:
-        yield block
+    if 0 in tensor.shape:
         return
-    # A long span is cut where it is longest; a small one seen many times, along its largest axis.
-    weights = strides if span > limit else block.shape
-    axis = max(range(len(strides)), key=lambda a: weights[a] if block.shape[a] > 1 else -1)
-    rest = span - (block.shape[axis] - 1) * strides[axis]
-    fitting = (limit - rest) // strides[axis] + 1 if strides[axis] else limit
-    step = min(max(fitting, 1), max(block.shape[axis] // 2, 1))
-    for at in range(0, block.shape[axis], step):
-        start = (*block.start[:axis], block.start[axis] + at, *block.start[axis + 1 :])
-        size = min(step, block.shape[axis] - at)
-        shape = (*block.shape[:axis], size, *block.shape[axis + 1 :])
-        yield from _cut(Block(start, shape), strides, limit)
+    most = _block_shape(tensor)
+    edges = (range(0, size, step) for size, step in zip(tensor.shape, most, strict=True))
+    for start in product(*edges):
+        rest = (size - at for size, at in zip(tensor.shape, start, strict=True))
+        yield Block(start, tuple(map(min, most, rest)))
 
 
-def runs(tensor: TensorInfo, block: Block) -> Iterator[tuple[int, int]]:
-    """Yield where a block's values lie in the row-major tensor: first element and length."""
-    whole = len(block.shape)
-    while whole and block.shape[whole - 1] == tensor.shape[whole - 1]:
-        whole -= 1
-    # Axes from `whole` on are complete; so each index of the axes before the last cut one is a run.
-    outer = max(whole - 1, 0)
-    length = prod(block.shape[outer:])
-    strides = row_major_strides(tensor.shape)
-    first = sum(a * b for a, b in zip(block.start, strides, strict=True))
-    for index in product(*(range(size) for size in block.shape[:outer])):
-        yield first + sum(a * b for a, b in zip(index, strides, strict=False)), length
+def _block_shape(tensor: TensorInfo) -> tuple[int, ...]:
+    """Halve a tensor's shape until it is small enough, each time along the axis that costs least.
+
+    So a tensor that lies in another order is cut into boxes with long stretches in both files:
+    rows alone would be written in one piece, but read number by number.
+    """
+    shape = tensor.shape
+    while True:
+        read = _read(tensor, shape)
+        if max(read.count * read.length, prod(shape)) * tensor.dtype.itemsize <= BLOCK_BYTES:
+            return shape
+        halves = [_halved(shape, axis) for axis, size in enumerate(shape) if size > 1]
+        shape = min(halves, key=partial(_cost, tensor))
+
+
+def _halved(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return (*shape[:axis], (shape[axis] + 1) // 2, *shape[axis + 1 :])
+
+
+def _cost(tensor: TensorInfo, shape: tuple[int, ...]) -> float:
+    """Return what an element of a box costs, in bytes: its part of all calls, and of all gaps."""
+    read, written = _read(tensor, shape), _written(tensor, shape)
+    calls = (read.count + written.count) * CALL_BYTES
+    return (calls + read.count * read.length * tensor.dtype.itemsize) / prod(shape)
+
+
+def placed(values: bytearray, tensor: TensorInfo, block: Block) -> Iterator[tuple[int, memoryview]]:
+    """Yield a block's values in parts, each with its place, in bytes, in the row-major tensor."""
+    stretches, itemsize = _written(tensor, block.shape), tensor.dtype.itemsize
+    part, nbytes = memoryview(values), stretches.length * itemsize
+    for begin in stretches.begins(block.start):
+        yield begin * itemsize, part[:nbytes]
+        part = part[nbytes:]
 
 
 class BlockReader:
@@ -85,24 +150,20 @@ class BlockReader:
         self._stored = bytearray()
         self._values = bytearray()
 
-    def read_bytes(self, file: SourceFile, offset: int, nbytes: int) -> bytearray:
-        """Return a part of the file as it is."""
-        self._values = _sized(self._values, nbytes)
-        file.pread_into(self._values, offset)
-        return self._values
-
     def read(self, file: SourceFile, tensor: TensorInfo, block: Block) -> bytearray:
         """Return the values of a block in row-major order, with lazy conj and neg bits applied."""
-        strides, itemsize = strides_of(tensor), tensor.dtype.itemsize
-        start = sum(a * b for a, b in zip(block.start, strides, strict=True)) * itemsize
-        nbytes = prod(block.shape) * itemsize
-        lazy = tensor.conjugated or tensor.negated
-        if is_row_major(block.shape, strides) and not lazy:
-            return self.read_bytes(file, tensor.offset + start, nbytes)
-        self._stored = _sized(self._stored, element_span(block.shape, strides) * itemsize)
-        file.pread_into(self._stored, tensor.offset + start)
-        self._values = _sized(self._values, nbytes)
-        _gather(self._stored, tensor, block.shape, self._values)
+        stretches, itemsize = _read(tensor, block.shape), tensor.dtype.itemsize
+        nbytes = stretches.length * itemsize
+        self._stored = _sized(self._stored, stretches.count * nbytes)
+        part = memoryview(self._stored)
+        for begin in stretches.begins(block.start):
+            file.pread_into(part[:nbytes], tensor.offset + begin * itemsize)
+            part = part[nbytes:]
+        strides = stretches.strides_in_memory
+        if is_row_major(block.shape, strides) and not (tensor.conjugated or tensor.negated):
+            return self._stored
+        self._values = _sized(self._values, prod(block.shape) * itemsize)
+        _gather(self._stored, tensor, block.shape, strides, self._values)
         return self._values
 
 
@@ -111,7 +172,11 @@ def _sized(buffer: bytearray, nbytes: int) -> bytearray:
 
 
 def _gather(
-    stored: bytearray, tensor: TensorInfo, shape: tuple[int, ...], values: bytearray
+    stored: bytearray,
+    tensor: TensorInfo,
+    shape: tuple[int, ...],
+    strides: tuple[int, ...],
+    values: bytearray,
 ) -> None:
     from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where values change places
 
@@ -120,7 +185,7 @@ def _gather(
         if tensor.conjugated or tensor.negated
         else {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.dtype.itemsize]
     )
-    found = torch.frombuffer(stored, dtype=dtype).as_strided(shape, strides_of(tensor))
+    found = torch.frombuffer(stored, dtype=dtype).as_strided(shape, strides)
     if tensor.conjugated:
         found = found.conj()
     if tensor.negated:
@@ -144,11 +209,8 @@ def read_values(file: SourceFile, tensor: TensorInfo) -> bytearray:
     if tensor.is_plain:
         file.pread_into(values, tensor.offset)
         return values
-    itemsize = tensor.dtype.itemsize
     reader = BlockReader()
     for block in blocks(tensor):
-        part = memoryview(reader.read(file, tensor, block))
-        for first, length in runs(tensor, block):
-            values[first * itemsize : (first + length) * itemsize] = part[: length * itemsize]
-            part = part[length * itemsize :]
+        for at, part in placed(reader.read(file, tensor, block), tensor, block):
+            values[at : at + len(part)] = part
     return values

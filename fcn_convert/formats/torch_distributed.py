@@ -16,7 +16,7 @@ from fcn_convert.errors import CheckpointError, printable
 from fcn_convert.formats.pickle_machine import Call, Global, Node, Opaque
 from fcn_convert.formats.source import Files, Part
 from fcn_convert.formats.state_dicts import Search
-from fcn_convert.formats.strided import Block, BlockReader, blocks, runs
+from fcn_convert.formats.strided import Block, BlockReader, blocks, placed
 from fcn_convert.formats.torch_records import (
     TORCH_DTYPES,
     Record,
@@ -188,12 +188,10 @@ class _Saved:
         for chunk in chunks:
             piece = self._piece(name, path, tensor.dtype, chunk)
             for block in blocks(piece):
-                values = memoryview(reader.read(self.files.opened[piece.file], piece, block))
+                values = reader.read(self.files.opened[piece.file], piece, block)
                 first = tuple(map(sum, zip(chunk.offsets, block.start, strict=True)))
-                for at, length in runs(result, Block(first, block.shape)):
-                    count = length * tensor.dtype.itemsize
-                    scratch.write(start + at * tensor.dtype.itemsize, values[:count])
-                    values = values[count:]
+                for at, part in placed(values, result, Block(first, block.shape)):
+                    scratch.write(start + at, part)
         return result
 
     def _piece(self, name: str, path: str, dtype: Dtype, chunk: _Chunk) -> TensorInfo:
