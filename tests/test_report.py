@@ -455,7 +455,7 @@ def test_a_failed_check_is_shown_with_its_problem() -> None:
     ]
     row = next(line for line in lines if line.startswith("│ fc"))
     cells = [cell.strip() for cell in row.split("│")]
-    assert cells[-3:-1] == ["weight 1.2e-01, outputs 2.5e-15 beyond 3.0e-13", "differs"]
+    assert cells[-3:-1] == ["weight 0.125, outputs 2.5e-15 beyond 3.0e-13", "differs"]
 
 
 def test_only_a_terminal_gets_colour_and_its_own_width(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,11 @@ from safetensors.torch import load_file, save_file
 
 from fcn_convert import CheckFailedError, convert, verify_conversion
 from fcn_convert.proof import Check
+from fcn_convert.report import LayerEntry
 from fcn_convert.report.files import VIEWS, write_report
 from fcn_convert.report.junit import to_junit
 from fcn_convert.report.markdown import code, prose, to_markdown
+from fcn_convert.report.words import agreement, number
 
 SAMPLES = Path(__file__).parent.parent / "sample_checkpoints"
 
@@ -161,3 +163,51 @@ def test_a_failed_verification_fails_its_cases(tmp_path: Path) -> None:
     root = ET.fromstring((tmp_path / "r.xml").read_text("utf-8"))
     names = [case.get("name") for case in root.iter("testcase") if case.find("failure") is not None]
     assert names == ["classifier.1.weight: bytes", "whole file"]
+
+
+# Words
+
+
+@pytest.mark.parametrize(
+    ("furthest", "said"),
+    [
+        (0.0, "every output agrees exactly"),
+        (4.9e-15, "every output agrees to 14 decimals"),
+        (5.1e-15, "every output agrees to 13 decimals"),
+        (0.004, "every output agrees to 2 decimals"),
+        (0.006, "every output agrees within rounding"),
+        (1e300, "every output agrees within rounding"),
+    ],
+)
+def test_agreement_counts_decimals_of_the_worst_output(furthest: float, said: str) -> None:
+    first = report_of("fc").layers[0]
+    entries = tuple(answered(first, apart) for apart in (furthest, furthest / 3))
+    assert agreement(replace(CASES["passed"], layers=entries)) == said
+
+
+def answered(entry: LayerEntry, apart: float) -> LayerEntry:
+    """Say of a layer that its outputs on the larger map are this far apart."""
+    *others, answers = entry.checks
+    values = {**answers.values, "max_abs_diff": 0.0, "larger_map_max_abs_diff": apart}
+    return replace(entry, checks=(*others, replace(answers, values=values)))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_agreement_is_not_claimed_where_an_output_differs_or_was_not_computed(case: str) -> None:
+    assert agreement(CASES[case]) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.0, "0"),
+        (1.84e-15, "1.8e-15"),
+        (5.92, "5.92"),
+        (2e9, "2.0e+09"),
+        (float("inf"), "inf"),
+        (None, "unknown"),
+        ("NaN", "NaN"),
+    ],
+)
+def test_a_number_is_short(value: float | str | None, said: str) -> None:
+    assert number(value) == said

@@ -44,7 +44,7 @@ def verify(
         int | None, typer.Option("--class", help="The class of the heat map; default: the best.")
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="The names of the classes, one a line.")
+        Path | None, FileOption("--labels", help="The names of the classes, one a line.")
     ] = None,
     mean: Annotated[
         str | None,

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fcn_convert.errors import printable
 from fcn_convert.report import FileEntry, LayerEntry, Report
 from fcn_convert.report.words import (
+    agreement,
     axes,
     differences,
     heads,
@@ -96,7 +97,7 @@ def _lines(report: Report) -> Iterator[str]:
     for drawn in report.model.pictures if report.model else ():
         yield f"- {prose(f'picture of {picture_line(drawn)}')}"
     yield ""
-    yield prose(totals(report))
+    yield prose("; ".join(filter(None, (totals(report), agreement(report)))))
     yield ""
     yield from folded("what became of every other tensor", _tensors(report))
     yield from folded("provenance", _provenance(report))

@@ -11,6 +11,7 @@ from rich.text import Text
 from fcn_convert.errors import printable
 from fcn_convert.report import LayerEntry, Report, TensorEntry
 from fcn_convert.report.words import (
+    agreement,
     differences,
     model_lines,
     names,
@@ -46,6 +47,8 @@ def show(report: Report, console: Console, *, every_tensor: bool) -> None:
         print_line(console, line)
     for drawn in report.model.pictures if report.model else ():
         print_line(console, f"  picture of {picture_line(drawn)}")
+    if agreed := agreement(report):
+        print_line(console, agreed)
     style = {True: "bold green", False: "bold red", None: "bold"}[report.verdict.passed]
     print_line(console, f"verdict: {verdict(report)}", style)
     for problem in report.verdict.problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import floor, log10
 
 from fcn_convert.errors import printable, quoted
 from fcn_convert.infer.findings import Finding
@@ -39,7 +40,7 @@ def size(nbytes: int) -> str:
 def number(value: float | str | None) -> str:
     """Show a measured value."""
     if isinstance(value, float):
-        return f"{value:.1e}" if value else "0"
+        return f"{value:.3g}" if value == 0 or 0.01 <= value < 1000 else f"{value:.1e}"
     return "unknown" if value is None else str(value)
 
 
@@ -71,6 +72,20 @@ def largest_of_outputs(check: Check) -> float:
     """Return the largest difference on maps of either size."""
     both = (check.values[key] for key in ("max_abs_diff", "larger_map_max_abs_diff"))
     return max(value for value in both if isinstance(value, float))
+
+
+def agreement(report: Report) -> str | None:
+    """Say to how many decimals all outputs agree; None where one differs or was not computed."""
+    checks = [check for layer in report.layers for check in layer.checks]
+    answers = [check for check in checks if check.name == "activations"]
+    if not answers or not all(check.passed for check in answers):
+        return None
+    furthest = max(map(largest_of_outputs, answers))
+    if not furthest:
+        return "every output agrees exactly"
+    # To as many decimals as half a unit of the last one is not less than any difference.
+    decimals = floor(-log10(2 * furthest))
+    return f"every output agrees {f'to {decimals} decimals' if decimals > 1 else 'within rounding'}"
 
 
 def evidence(finding: Finding) -> str:
