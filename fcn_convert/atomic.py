@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -42,8 +42,16 @@ class Draft(Protocol):
         """Raise OutputError where the target exists and is not to be replaced."""
         ...
 
+    def remove_leftovers(self) -> None:
+        """Remove what runs to the same target have left that were killed."""
+        ...
+
     def create(self) -> None:
         """Create it; its lock tells the next run that it has an owner."""
+        ...
+
+    def file(self, name: str, /) -> AbstractContextManager[int]:
+        """Give the descriptor to write one of its files to; of a file, it is the only one."""
         ...
 
     def put_in_place(self) -> None:
@@ -80,6 +88,10 @@ class FileDraft:
     def _replaces(self) -> bool:
         return self.replace or self._turn.was_left()
 
+    def remove_leftovers(self) -> None:
+        """Remove what runs to the same target have left that were killed."""
+        remove_leftovers(self.target)
+
     def create(self) -> None:
         """Create the file; its lock tells the next run that it has an owner."""
         while True:
@@ -113,13 +125,14 @@ class FileDraft:
             os.fsync(self.descriptor)
             self._turn.wait()
             self.check_free()
-            self._turn.note(self.descriptor)
             self._move()
         sync_names(self.target)
 
     def _move(self) -> None:
         """Take the target's name, in one step either way."""
-        if self._replaces():
+        replaces = self._replaces()
+        self._turn.note(self.descriptor)
+        if replaces:
             os.replace(self.path, self.target)
             return
         try:
@@ -194,8 +207,8 @@ def drafted(draft: AnyDraft) -> Iterator[AnyDraft]:
     report may be replaced.
     """
     draft.check(())
-    draft.check_free()  # what is left tells whether the target is, too
-    remove_leftovers(draft.target)
+    draft.remove_leftovers()
+    draft.check_free()
     try:
         try:
             with naming(draft.target):

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
-from fcn_convert.atomic import FileDraft, check_target, drafted
+from fcn_convert.atomic import FileDraft, drafted
 from fcn_convert.beside import (
     FILE_SUFFIX,
     file_beside,
@@ -29,12 +29,11 @@ from fcn_convert.layers import Resolved, resolve
 from fcn_convert.plan import Plan, in_shards, make_plan
 from fcn_convert.proof import Level
 from fcn_convert.report import CheckFailedError, FileEntry, Report, entry_of, make_report
-from fcn_convert.report.files import check_suffix, write_report
+from fcn_convert.report.files import check_paths, write_report
 from fcn_convert.report.model_entry import ModelRequest
 from fcn_convert.shard_folder import FolderDraft
 from fcn_convert.spec import Spec, load_spec, make_spec
 from fcn_convert.tensors import StateDict
-from fcn_convert.turns import remove_leftovers
 from fcn_convert.verify import verify
 from fcn_convert.workers import Workers, threads_to_compute
 from fcn_convert.write import write
@@ -75,15 +74,16 @@ def convert(
         parsed, inputs = _read_spec(spec, source)
         inputs += [file.path for file in original.stored]
         place = _place(output, source, original, replace=force)
-        paths = _report_paths(reports, place.target, inputs)
+        paths = _report_paths(reports, place.target, inputs, replace=force)
         state_dict, resolved = _resolved(parsed, original)
+        known = parsed, resolved, original
         plan = _planned(place, resolved, state_dict, original)
-        if dry_run:
-            entry = FileEntry(str(place.target), plan.format, 0, None)
-            return _passed(make_report(parsed, resolved, original, entry, None, strict=strict))
         place.check(inputs)
-        for path in paths:
-            remove_leftovers(path)
+        if dry_run:
+            place.check_free()
+            entry = FileEntry(str(place.target), plan.format, 0, None)
+            evidence = _findings(resolved, original, level)
+            return _passed(make_report(*known, entry, None, evidence, strict=strict))
         advance = _counter(progress, plan, resolved, level)
         try:
             with drafted(place) as draft:
@@ -97,14 +97,13 @@ def convert(
                     entry = entry_of(converted, proof.written, draft.target)
                     evidence = started.result()
                 original.check_unchanged()
-                report = make_report(
-                    parsed, resolved, original, entry, proof, evidence, strict=strict
-                )
+                report = make_report(*known, entry, proof, evidence, strict=strict)
                 _passed(report)
                 draft.put_in_place()
-                _write_reports(report, paths, f"the output {draft.target} is in place")
+                outcome = f"the output {draft.target} is in place"
+                _write_reports(report, paths, outcome, replace=force)
         except CheckFailedError as failed:
-            _write_reports(failed.report, paths, "no output was written")
+            _write_reports(failed.report, paths, "no output was written", replace=force)
             raise
     return report
 
@@ -130,7 +129,7 @@ def verify_conversion(
     with open_checkpoint(source) as before, open_checkpoint(target) as after:
         parsed, inputs = _read_spec(spec, source)
         inputs += [file.path for file in before.stored]
-        paths = _report_paths(reports, target, inputs)
+        paths = _report_paths(reports, target, inputs, replace=False)
         state_dict, resolved = _resolved(parsed, before)
         plan = make_plan(resolved, state_dict, before.index.metadata)
         advance = _counter(progress, plan, resolved, level)
@@ -153,7 +152,7 @@ def verify_conversion(
                 progress(0, 0)
             files = Files(before, after, resolved, state_dict)
             report = with_model(report, model, files)
-    _write_reports(report, paths, "the check is done")
+    _write_reports(report, paths, "the check is done", replace=False)
     return _passed(report)
 
 
@@ -243,24 +242,23 @@ def _read_spec(
 
 
 def _report_paths(
-    reports: Iterable[str | Path] | None, target: Path, inputs: list[Path]
+    reports: Iterable[str | Path] | None, target: Path, inputs: list[Path], *, replace: bool
 ) -> list[Path]:
     """Return where to write reports, checked before any work is done."""
     paths = [report_beside(target)] if reports is None else list(map(Path, reports))
+    check_paths(paths, [*inputs, target], replace=replace)
     for path in paths:
-        check_suffix(path)
         # Regardless of case: some file systems do not tell `A` from `a`.
         places = {os.path.realpath(place).casefold() for place in (path, path.parent)}
         if os.path.realpath(target).casefold() in places:
             raise OutputError(f"{path}: is the output, or in it; a report needs a path of its own")
-        check_target(path, replace=True, inputs=[*inputs, target])
     return paths
 
 
-def _write_reports(report: Report, paths: Iterable[Path], outcome: str) -> None:
+def _write_reports(report: Report, paths: Iterable[Path], outcome: str, *, replace: bool) -> None:
     try:
         for path in paths:
-            write_report(report, path)
+            write_report(report, path, replace=replace)
     except OutputError as error:
         raise OutputError(f"{error}; {outcome}, but its report is not") from error
 

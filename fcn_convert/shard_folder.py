@@ -19,8 +19,8 @@ from fcn_convert.atomic import check_no_input, exists_already, naming, stat_of, 
 from fcn_convert.errors import FcnConvertError, OutputError, quoted
 from fcn_convert.formats.json_text import MAX_JSON, parse_json
 from fcn_convert.formats.source import SourceFile
-from fcn_convert.plan import INDEX_NAME, WRITTEN_BY
-from fcn_convert.turns import Turn, create_file, draft_path, lock, remove_folder
+from fcn_convert.plan import INDEX_NAME, SUFFIX, WRITTEN_BY
+from fcn_convert.turns import Turn, create_file, draft_path, lock, remove_leftovers
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -70,12 +70,19 @@ class FolderDraft:
             return
         if not (self.replace or self._turn.was_left()):
             raise exists_already(self.target)
-        others = _not_ours(self.target)
+        self._check_ours(self.target)
+
+    def _check_ours(self, folder: Path) -> None:
+        others = _not_ours(folder)
         if others:
             raise OutputError(
                 f"{self.target}: is a folder that holds more than an index and its shards of ours "
                 f"({quoted(others)}); --force replaces nothing else, so name another"
             )
+
+    def remove_leftovers(self) -> None:
+        """Remove what runs to the same target have left that were killed."""
+        remove_leftovers(self.target, _remove_ours)
 
     def create(self) -> None:
         """Create the folder; its lock tells the next run that it has an owner."""
@@ -114,15 +121,24 @@ class FolderDraft:
             self.check_free()
             self._turn.note(self._descriptor)
             if os.path.lexists(self.target):
-                _exchange(self.path, self.target)
+                self._replace()
             else:
                 os.rename(self.path, self.target)  # fails on a folder that holds anything
         sync_names(self.target)
 
+    def _replace(self) -> None:
+        """Change places with the older folder; back again where more has come into it meanwhile."""
+        _exchange(self.path, self.target)
+        try:
+            self._check_ours(self.path)
+        except BaseException:
+            _exchange(self.path, self.target)
+            raise
+
     def remove(self) -> None:
         """Remove what lies under the draft's name: a draft, or the folder it has replaced."""
         if self.path != self.target:
-            remove_folder(self.path)
+            _remove_ours(self.path)
         self._turn.give_up()
         wait(self._syncs)
         self._pool.shutdown(wait=False)
@@ -149,6 +165,21 @@ def _not_ours(folder: Path) -> list[str]:
         found = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
     known = {INDEX_NAME, *_shards_of_ours(folder / INDEX_NAME)} if INDEX_NAME in found else set()
     return sorted(name for name, is_file in found.items() if not is_file or name not in known)
+
+
+def _remove_ours(folder: Path) -> None:
+    """Remove a draft, or a folder of ours; one that holds what is not ours stays, with that."""
+    with suppress(OSError):
+        found = set(os.listdir(folder))
+        # The index is written last, and so removed last.
+        known = _shards_of_ours(folder / INDEX_NAME)
+        ours = found & known if known else {name for name in found if name.endswith(SUFFIX)}
+        for name in ours:
+            os.unlink(folder / name)
+        if found <= {*ours, INDEX_NAME}:
+            with suppress(FileNotFoundError):
+                os.unlink(folder / INDEX_NAME)
+            os.rmdir(folder)
 
 
 def _shards_of_ours(path: Path) -> set[str]:

@@ -13,6 +13,7 @@ import fcntl
 import os
 import secrets
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +28,8 @@ _CANNOT_LOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errn
 """What flock says on file systems that have no such locks (Lustre, some FUSE; of a folder, NFS): go
 on without."""
 
+Remove = Callable[[Path], object]
+
 
 class Turn:
     """The lock of a target: runs put their output and its reports in place one by one."""
@@ -35,7 +38,6 @@ class Turn:
         self._target = target
         self._path = _lock_path(target)
         self._lock: int | None = None
-        self._left = b""
 
     def wait(self) -> None:
         """Take the lock, however long another run holds it."""
@@ -55,23 +57,21 @@ class Turn:
             os.pwrite(self._lock, _note(os.fstat(draft)), 0)
 
     def was_left(self) -> bool:
-        """Tell whether a run put the target in place that was killed before its last report.
-
-        First asked before leftovers are removed, and then again in one's own turn.
-        """
+        """Tell whether a run put the target in place that was killed before its last report."""
         if self._lock is None:
-            self._left = _note_of_the_dead(self._path)
-        with suppress(OSError):
-            return self._left == _note(os.lstat(self._target))
-        return False
+            noted = _note_of_the_dead(self._path)
+        else:
+            noted = os.pread(self._lock, _NOTE_BYTES, 0)  # of who came before, until `note`
+        return _tells_of(noted, self._target)
 
     def give_up(self) -> None:
         """Remove the lock, then let go of it: so no other run holds a removed one."""
         if self._lock == _NOT_OPEN:  # or a signal came between its creation and here
-            _remove_unowned(self._path)
+            _remove_unowned(self._path, self._target)
         elif self._lock is not None:
             with suppress(OSError):
-                _remove_unless_held(self._path, self._lock)
+                _lock_unless_held(self._path, self._lock)
+                _unlink(self._path, self._lock)
                 os.close(self._lock)
         self._lock = None
 
@@ -89,6 +89,13 @@ def wait_for_others(target: Path) -> None:
 def _note(found: os.stat_result) -> bytes:
     """Tell one file or folder from all others, also from a later one with its number."""
     return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}\n".encode("ascii")
+
+
+def _tells_of(noted: bytes, target: Path) -> bool:
+    """Tell whether what a lock notes is what lies at the target now."""
+    with suppress(OSError):
+        return noted == _note(os.lstat(target))
+    return False
 
 
 def _note_of_the_dead(path: Path) -> bytes:
@@ -117,13 +124,17 @@ def _kind(target: Path) -> str:
     return DRAFT_PREFIX + sha256(os.fsencode(target.name)).hexdigest()[:16]
 
 
-def remove_leftovers(target: Path) -> None:
-    """Remove what runs to the same target have left that were killed."""
+def remove_leftovers(target: Path, remove_folder: Remove | None = None) -> None:
+    """Remove what runs to the same target have left that were killed.
+
+    What one of them put there without a report may be replaced, so the lock that tells so stays.
+    remove_folder: removes drafts that are folders.
+    """
     kind = _kind(target)
     with suppress(OSError):
         for name in os.listdir(target.parent):
             if name.startswith(kind) and name.endswith((DRAFT_SUFFIX, LOCK_SUFFIX)):
-                _remove_unowned(target.parent / name)
+                _remove_unowned(target.parent / name, target, remove_folder)
 
 
 def create_file(path: Path, how: int) -> int:
@@ -140,36 +151,33 @@ def lock(descriptor: int) -> None:
             raise
 
 
-def _remove_unowned(path: Path) -> None:
-    """Remove a draft or a lock unless another run holds it."""
+def _remove_unowned(path: Path, target: Path, remove_folder: Remove | None = None) -> None:
+    """Remove a draft or a lock unless another run holds it, or it tells of the target."""
     with suppress(OSError):
         how = os.O_RDONLY | os.O_DIRECTORY if path.is_dir() else os.O_RDWR
         descriptor = os.open(path, how | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
-            _remove_unless_held(path, descriptor)
+            _lock_unless_held(path, descriptor)
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                if remove_folder:
+                    remove_folder(path)
+            elif not _tells_of(os.pread(descriptor, _NOTE_BYTES, 0), target):
+                _unlink(path, descriptor)
         finally:
             os.close(descriptor)
 
 
-def _remove_unless_held(path: Path, descriptor: int) -> None:
-    """Remove what is open; raises OSError where another run may hold it."""
+def _lock_unless_held(path: Path, descriptor: int) -> None:
+    """Lock what is open and is to be removed; raises OSError where another run may hold it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         # Where nothing can be locked a lock means nothing, but a draft may have its owner.
         if error.errno not in _CANNOT_LOCK or path.suffix != LOCK_SUFFIX:
             raise
-    found = os.fstat(descriptor)
-    if stat.S_ISDIR(found.st_mode):
-        remove_folder(path)
-    elif found.st_nlink:  # else its name may be another run's by now
+
+
+def _unlink(path: Path, descriptor: int) -> None:
+    """Remove an open file; its name may be another run's by now."""
+    if os.fstat(descriptor).st_nlink:
         os.unlink(path)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder with its files, and nothing below it: drafts hold no folders."""
-    with suppress(OSError):
-        for name in os.listdir(folder):
-            with suppress(OSError):
-                os.unlink(folder / name)
-        os.rmdir(folder)

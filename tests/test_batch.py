@@ -178,6 +178,20 @@ def test_a_batch_that_cannot_be_started_is_one_sentence(
     assert not (tmp_path / "o").exists()
 
 
+def test_the_report_of_a_batch_lies_in_its_new_folder_but_takes_no_other_ones_place(
+    tree: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "new"
+    for own in (out / "a.fcn.report.json", out / "sub" / ".." / "A.fcn.report.json"):
+        refused = batch(tree / "a.pth", "-o", out, "--report", own)
+        assert "is the report of one conversion" in str(refused.exception)
+        assert not out.exists()
+    for outcome in ("converted", "up to date"):
+        result = batch(tree / "a.pth", "-o", out, "--report", out / "sum.json")
+        assert (result.exit_code, pieces(result)) == (0, {"a.pth": outcome})
+    assert json.loads((out / "sum.json").read_text())["totals"]["up to date"] == 1
+
+
 # The manifest
 
 
@@ -407,7 +421,7 @@ def test_an_output_of_another_origin_is_not_replaced_without_force(
     before = output.read_bytes()
     refused = batch(tree / "a.pth", "-o", out)
     assert (refused.exit_code, pieces(refused)) == (2, {"a.pth": "unusable"})
-    assert "exists already; --force replaces it" in refused.stderr
+    assert "exists already" in refused.stderr
     assert output.read_bytes() == before
     assert pieces(batch(tree / "a.pth", "-o", out, "--force")) == {"a.pth": "converted"}
     assert pieces(batch(tree / "a.pth", "-o", out)) == {"a.pth": "up to date"}

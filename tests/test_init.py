@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import warnings
+from collections.abc import Callable
 from math import prod
 from pathlib import Path
 
 import jsonschema
 import pytest
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
@@ -140,6 +143,47 @@ def test_an_existing_spec_and_the_checkpoint_stay(tmp_path: Path) -> None:
     assert spec.read_text("utf-8").startswith("# yaml-language-server")
 
 
+def shards(folder: Path) -> tuple[Path, list[Path]]:
+    """Write a checkpoint of one shard; return it, and its files."""
+    shard, index = folder / "a.safetensors", folder / "model.safetensors.index.json"
+    tensors = {"conv.weight": torch.randn(3, 1, 2, 2), "fc.weight": torch.randn(5, 12)}
+    save_file(tensors, shard)
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(tensors, shard.name)}))
+    return folder, [shard, index]
+
+
+def index(folder: Path) -> tuple[Path, list[Path]]:
+    _, files = shards(folder)
+    return files[-1], files
+
+
+def distributed(folder: Path) -> tuple[Path, list[Path]]:
+    with warnings.catch_warnings(action="ignore"):
+        dcp.save({"fc.weight": torch.randn(5, 12)}, checkpoint_id=folder, no_dist=True)
+    return folder, list(folder.iterdir())
+
+
+@pytest.mark.parametrize("make", [shards, index, distributed], ids=lambda make: make.__name__)
+def test_no_file_of_a_checkpoint_is_written_to(
+    make: Callable[[Path], tuple[Path, list[Path]]], tmp_path: Path
+) -> None:
+    source, files = make(tmp_path)
+    before = [path.read_bytes() for path in files]
+    for path in files:
+        refused = invoke("init", source, "-o", path, "--force")
+        assert "is the same file as" in str(refused.exception)
+    assert [path.read_bytes() for path in files] == before
+
+
+def test_the_file_of_the_model_is_not_written_to(tmp_path: Path) -> None:
+    code = tmp_path / "net.py"
+    code.write_text("mine")
+    options = ("--model", f"{code}:Net", "--input", "1,8,8", "--force")
+    refused = invoke("init", FOLDER / "lenet.pth", "-o", code, *options)
+    assert "is the same file as" in str(refused.exception)
+    assert code.read_text() == "mine"
+
+
 def test_names_from_the_file_hold_no_line_break(tmp_path: Path) -> None:
     name = "fc\nfeature_map: [1, 1]\x1b[2J"
     shapes = {"conv.weight": (4, 3, 3, 3), f"{name}.weight": (5, 36), "a.weight": (5, 36)}
@@ -203,8 +247,9 @@ def test_convert_warns_where_weights_speak_against_the_order(
     assert prod(best.sizes) == len(best.values)
     jsonschema.validate(report.as_dict(), json.loads(SCHEMA.read_text("utf-8")))
     before = output.read_bytes()
-    with pytest.raises(CheckFailedError, match="speak against"):
-        convert(source, spec, output, force=True, strict=True)
+    for dry_run in (True, False):
+        with pytest.raises(CheckFailedError, match="speak against"):
+            convert(source, spec, output, force=True, strict=True, dry_run=dry_run)
     assert output.read_bytes() == before
     unread = convert(source, spec, output, force=True, level="bytes")
     assert unread.warnings == ()

@@ -416,6 +416,14 @@ def test_a_picture_replaces_no_image(tmp_path: Path) -> None:
     options = ("--verify", "bytes", "--model", f"{TRAIN}:LeNet", "--input", "1,8,8")
     done = run("verify", *pair, *options, "--image", image)
     assert "is not a regular file" in str(done.exception)
+    copy = shutil.copy(image, tmp_path / "copy.png")
+    mine = Path(shutil.copy(image, tmp_path / "lenet.fcn.copy.png"))
+    refused = run("verify", *pair, *options, "--image", copy)
+    assert "exists already, and is no report or picture of ours" in str(refused.exception)
+    assert mine.read_bytes() == image.read_bytes()
+    mine.unlink()
+    for _ in range(2):  # of ours it is drawn anew
+        assert run("verify", *pair, *options, "--image", copy).exit_code == 0
 
 
 def test_without_pillow_the_error_names_the_extra(

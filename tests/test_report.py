@@ -13,14 +13,15 @@ from typing import Any
 import jsonschema
 import pytest
 import torch
+from reports import GOLDEN
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from fcn_convert import CheckFailedError, FcnConvertError, Report, convert, verify_conversion
-from fcn_convert.errors import OutputError
+from fcn_convert.errors import ExistsError, OutputError
 from fcn_convert.proof import LEVELS, Check
 from fcn_convert.report import FileEntry, LayerEntry, SpecFile, TensorEntry, Verdict
-from fcn_convert.report.files import write_report
+from fcn_convert.report.files import check_replaceable, write_report
 from fcn_convert.report.json_view import SCHEMA, to_json
 from fcn_convert.report.terminal import show
 from fcn_convert.spec_schema import json_schema
@@ -294,11 +295,30 @@ def test_a_report_that_cannot_be_written_is_one_error(tmp_path: Path) -> None:
         write_report(HANDMADE, tmp_path / "nowhere" / "r.json")
 
 
+@pytest.mark.parametrize("path", sorted(GOLDEN.iterdir()), ids=lambda path: path.name)
+def test_a_report_replaces_a_report_of_ours_or_an_empty_file_and_nothing_else(
+    path: Path, tmp_path: Path
+) -> None:
+    older = tmp_path / f"r{path.suffix}"
+    for text in (path.read_text("utf-8"), ""):
+        older.write_text(text, "utf-8")
+        write_report(HANDMADE, older)
+        assert older.read_text("utf-8") not in {path.read_text("utf-8"), ""}
+    for text in ('{"schema_version": 1, "name": 2}', f"mine\n{path.read_text('utf-8')}"):
+        older.write_text(text, "utf-8")
+        with pytest.raises(ExistsError, match=r"exists already, and is no report"):
+            write_report(HANDMADE, older)
+        assert older.read_text("utf-8") == text
+        write_report(HANDMADE, older, replace=True)
+        check_replaceable(older)
+
+
 def test_a_full_disk_is_an_error_and_leaves_the_older_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "r.json"
-    path.write_text("older")
+    write_report(HANDMADE, path)
+    older = path.read_bytes()
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -306,7 +326,7 @@ def test_a_full_disk_is_an_error_and_leaves_the_older_report(
     monkeypatch.setattr("os.write", full)
     with pytest.raises(OutputError, match=r"r\.json: No space left on device$"):
         write_report(HANDMADE, path)
-    assert path.read_text() == "older"
+    assert path.read_bytes() == older
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -524,6 +524,48 @@ def test_a_target_that_appears_meanwhile_stays(
     assert {path.name for path in tmp_path.iterdir()} == {"vgg", "out"}
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "mine.safetensors"])
+def test_what_comes_into_an_older_folder_meanwhile_stays(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    out = tmp_path / "out"
+    convert(index, SPEC, out)
+    (out / "model-00001-of-00003.safetensors").write_bytes(b"older")
+    before = contents(out)
+    exchange = shard_folder._exchange
+    times = []
+
+    def late(one: Path, other: Path) -> None:
+        if not times:
+            (out / name).write_text("mine")
+        times.append(one)
+        exchange(one, other)
+
+    monkeypatch.setattr(shard_folder, "_exchange", late)
+    with pytest.raises(OutputError, match=rf"holds more than .* \({name}\)"):
+        convert(index, SPEC, out, force=True)
+    assert contents(out) == {**before, name: b"mine"}
+    assert {path.name for path in tmp_path.iterdir()} == {"vgg", "out", "out.report.json"}
+
+
+def test_what_came_into_a_folder_that_a_killed_run_replaced_stays(
+    index: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    convert(index, SPEC, out)
+    left = shard_folder.FolderDraft(out, replace=True)
+    left.create()
+    left._let_go()  # as its end does
+    shutil.copytree(out, left.path, dirs_exist_ok=True)
+    for name in ("notes.txt", "mine.safetensors"):
+        (left.path / name).write_text("mine")
+    for _ in range(2):
+        convert(index, SPEC, out, force=True)
+        found = contents(left.path)
+        assert set(found) == {"notes.txt", "mine.safetensors", INDEX}
+        assert found["mine.safetensors"] == b"mine"
+
+
 def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
     count = 40
     weight_map = {"fc.weight": "s-0.safetensors"}
@@ -536,7 +578,7 @@ def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
     draft.create()
     before = len(os.listdir("/proc/self/fd"))
     for at in range(count):
-        with draft.file(str(at)):
+        with draft.file(f"{at}.safetensors"):
             assert len(os.listdir("/proc/self/fd")) <= before + shard_folder.MAX_OPEN + 1
     draft.remove()
     convert(tmp_path / INDEX, SPEC, tmp_path / "out")

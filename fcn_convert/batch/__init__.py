@@ -9,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
-from fcn_convert.batch.jobs import Job
+from fcn_convert.batch.jobs import Job, make_folder
 from fcn_convert.batch.records import record_beside
 from fcn_convert.beside import report_beside
 from fcn_convert.conversion import Progress, convert
-from fcn_convert.errors import ExistsError, FcnConvertError, OutputError
+from fcn_convert.errors import ExistsError, FcnConvertError
 from fcn_convert.report import CheckFailedError, Report
 from fcn_convert.report.batch import Outcome, Piece
 from fcn_convert.turns import wait_for_others
@@ -87,10 +87,7 @@ def _converted(job: Job, progress: Progress | None) -> Piece:
             record.source.bytes,
             warnings=record.warnings,
         )
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output.parent}: cannot be made: {error.strerror}") from error
+    make_folder(output.parent)
     report = convert(
         job.source,
         job.spec,

@@ -16,7 +16,7 @@ from fcn_convert.beside import (
     folder_beside,
     report_beside,
 )
-from fcn_convert.errors import FcnConvertError, quoted
+from fcn_convert.errors import FcnConvertError, OutputError, quoted
 from fcn_convert.proof import Level
 from fcn_convert.report.batch import Shard
 
@@ -89,9 +89,25 @@ def chosen(
     return distinct(jobs)
 
 
+def check_report_paths(paths: Iterable[Path], jobs: Iterable[Job]) -> None:
+    """Raise BatchError where the report of a whole batch would take the place of a job's own."""
+    own = {os.path.realpath(report_beside(Path(job.output))).casefold() for job in jobs}
+    for path in paths:
+        if os.path.realpath(path).casefold() in own:
+            raise BatchError(f"{path}: is the report of one conversion; name another for all")
+
+
 def files_of(jobs: Iterable[Job]) -> list[Path]:
     """Return what jobs read or write, their own reports aside."""
     return [Path(p) for job in jobs for p in (job.source, job.spec, job.output) if p]
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder that outputs go to, unless it exists; raises OutputError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made: {error.strerror}") from error
 
 
 def find_sources(sources: Iterable[str]) -> Iterator[tuple[Path, Path]]:

@@ -55,19 +55,29 @@ def batch(
     import os
     from dataclasses import replace
 
-    from fcn_convert.batch.jobs import chosen, files_of, part, shard_of
+    from fcn_convert.batch.jobs import (
+        check_report_paths,
+        chosen,
+        files_of,
+        make_folder,
+        part,
+        shard_of,
+    )
     from fcn_convert.cli.result import show_batch
     from fcn_convert.report.batch import make_batch_report
     from fcn_convert.report.files import check_paths, write_report
 
     taken = shard_of(shard, os.environ)
     every = chosen(sources or (), out_dir, spec, manifest)
-    check_paths(report or (), files_of(every))
+    check_report_paths(report or (), every)
+    check_paths(report or (), files_of(every), replace=force, later=out_dir)
+    if out_dir:
+        make_folder(out_dir)
     mine = [replace(job, level=level, force=force, strict=strict) for job in part(every, taken)]
     pieces = _run(mine, jobs or len(os.sched_getaffinity(0)), scheduler, quiet=quiet)
     result = make_batch_report(pieces, taken)
     for path in report or ():
-        write_report(result, path)
+        write_report(result, path, replace=force)
     show_batch(result, as_json=as_json, quiet=quiet)
 
 

@@ -38,7 +38,7 @@ def init(
     from fcn_convert.atomic import check_target, write_text
 
     if output is not None:
-        check_target(output, replace=force, inputs=[checkpoint])
+        check_target(output, replace=force, inputs=_inputs(checkpoint, model, output))
     text, problems = _drafted(checkpoint, state_dict, both_or_none(model, sizes))
     if output is not None:
         write_text(output, [text], replace=force)
@@ -48,6 +48,17 @@ def init(
     say(*(f"error: {problem}" for problem in problems))
     if problems:
         raise typer.Exit(UNDECIDED)
+
+
+def _inputs(checkpoint: Path, model: str | None, output: Path) -> list[Path]:
+    """Return the files that an existing output could be, of those that are only read."""
+    from fcn_convert.formats import open_checkpoint
+
+    if not output.exists():
+        return []
+    with open_checkpoint(checkpoint) as opened:
+        files = [file.path for file in opened.stored]
+    return [checkpoint, *files, *([Path(model.rpartition(":")[0])] if model else [])]
 
 
 def _drafted(

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcn_convert.atomic import atomically, check_target
+from fcn_convert.atomic import atomically
 from fcn_convert.errors import ModelError, OutputError
 from fcn_convert.model.images import Photo
 from fcn_convert.model.values import leaves
+from fcn_convert.report.files import check_replaceable
 from fcn_convert.report.model_entry import PictureEntry
 from fcn_convert.torch_quietly import Tensor, functional, fx, torch
 
@@ -75,7 +76,11 @@ def picture(
     answer = _answer(next(leaves(network(photo.pixels.to(dtype))), None), drawing, photo.path)
     drawn = _drawn(photo.image, answer, drawing, stride)
     stream = io.BytesIO()
-    drawn.save(stream, "PNG", optimize=True)
+    from PIL.PngImagePlugin import PngInfo  # noqa: PLC0415 - an extra, which has read the image
+
+    origin = PngInfo()
+    origin.add_text("Software", "fcn-convert")
+    drawn.save(stream, "PNG", optimize=True, pnginfo=origin)
     text = base64.b64encode(stream.getvalue()).decode("ascii")
     return PictureEntry(
         image=str(photo.path),
@@ -97,7 +102,7 @@ def picture_paths(images: Iterable[Path], converted: Path) -> list[Path]:
     for path in paths:
         if paths.count(path) > 1:
             raise OutputError(f"{path}: two images would give this picture; rename one")
-        check_target(path, replace=True, inputs=[*given, converted])
+        check_replaceable(path, [*given, converted])
     return paths
 
 

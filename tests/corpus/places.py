@@ -115,6 +115,25 @@ CASES: dict[str, tuple[Change, list[str], str]] = {
         [IN, "-o", f"d/{IN}", "--force"],
         READ_ONLY,
     ),
+    **{
+        f"{kind}-is-a-text": (
+            at(name, lambda path: path.write_text("# notes of mine")),
+            [IN, "--report", name],
+            f"{name}: exists already, and is no report",
+        )
+        for kind, name in [
+            ("report", "r.json"),
+            ("page", "r.html"),
+            ("md", "n.md"),
+            ("xml", "r.xml"),
+        ]
+    },
+    "dry-run-to-the-source": (lambda _: None, [IN, "-o", IN, "--force", "--dry-run"], READ_ONLY),
+    "dry-run-to-an-output": (
+        at(OUT, lambda path: path.write_text("older")),
+        [IN, "--dry-run"],
+        f"{OUT}: exists already; --force replaces it",
+    ),
     "report-is-the-spec": (
         lambda folder: (folder / SPEC).rename(folder / "s.json"),
         [IN, "--spec", "s.json", "--report", "s.json"],
