@@ -167,7 +167,7 @@ def test_every_file_is_synced_then_the_folder_then_it_is_moved(
 ) -> None:
     place.reset()
     calls = server.run(*place.command).calls  # type: ignore[arg-type]
-    report = next(n for n, c in enumerate(calls) if c.startswith("replace"))
+    report = next(n for n, c in enumerate(calls) if c.startswith(("link", "replace")))
     draft = next(c.split()[1] for c in calls if c.startswith("mkdir"))
     moves = [n for n, c in enumerate(calls) if c.startswith(f"rename {draft} ")]
     assert len(moves) == (not place.replaces)  # else they change places, which no call of os does
