@@ -151,7 +151,7 @@ def verify_conversion(
             if progress is not None:
                 progress(0, 0)
             files = Files(before, after, resolved, state_dict)
-            report = with_model(report, model, files)
+            report = with_model(report, model, files, strict=strict)
     _write_reports(report, paths, "the check is done", replace=False)
     return _passed(report)
 

@@ -196,6 +196,58 @@ def make():
 """
 
 
+SEVERAL = """
+from torch import nn
+from torch.nn import functional as F
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 2)
+        self.fine = nn.Linear(4 * 8 * 8, 3)
+        self.coarse = nn.Linear(4 * 4 * 4, 3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.fine(x.flatten(1)), self.coarse(F.max_pool2d(x, 2).flatten(1))
+"""
+
+
+def test_what_cannot_be_computed_is_a_warning(tmp_path: Path) -> None:
+    code, source = tmp_path / "several.py", tmp_path / "several.pth"
+    code.write_text(SEVERAL)
+    namespace: dict[str, Any] = {}
+    exec(SEVERAL, namespace)
+    torch.save(namespace["Net"]().state_dict(), source)
+    source.with_suffix(".yaml").write_text(
+        "heads:\n- {feature_map: [4, 8, 8], dense: [fine]}\n"
+        "- {feature_map: [4, 4, 4], dense: [coarse]}\n"
+    )
+    assert run("convert", source, "--verify", "bytes").exit_code == 0
+    options = ("--model", f"{code}:Net", "--input", "1,9,9", "--verify", "bytes", "--json")
+    pair = source, source.with_suffix(".fcn.safetensors")
+    for strict, status in (((), 0), (("--strict",), 1)):
+        done = run("verify", *pair, *options, *strict)
+        assert done.exit_code == status
+        report = json.loads(done.stdout)
+        jsonschema.validate(report, json.loads(SCHEMA.read_text("utf-8")))
+        assert report["model"]["windows_max_abs_diff"] is None
+        [warning] = report["warnings"]
+        assert "answers to their windows of the map: the head reads maps of several" in warning
+        assert report["verdict"]["problems"] == [warning] * status
+        assert f"warning: {warning}\n" in done.stderr
+
+
+def test_a_bug_in_the_comparison_is_not_taken_for_what_cannot_be_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair = converted("lenet.pth", tmp_path)
+    monkeypatch.setattr("fcn_convert.model.windows._windows", lambda *_: 1 / 0)
+    options = ("--verify", "bytes", "--model", f"{TRAIN}:LeNet", "--input", "1,8,8")
+    assert isinstance(run("verify", *pair, *options).exception, ZeroDivisionError)
+
+
 def test_what_makes_cells_differ_from_crops_is_named(tmp_path: Path) -> None:
     (tmp_path / "padded.py").write_text(PADDED)
     factory = f"{tmp_path / 'padded.py'}:make"

@@ -9,6 +9,7 @@ from itertools import product
 from time import perf_counter
 from typing import Any
 
+from fcn_convert.errors import ModelError
 from fcn_convert.model.culprits import culprits
 from fcn_convert.model.differences import difference, of_cells
 from fcn_convert.model.factory import example_of, user_code
@@ -44,16 +45,19 @@ class Pass:
     seconds: float
 
 
-def with_model(report: Report, request: ModelRequest, files: Files) -> Report:
+def with_model(
+    report: Report, request: ModelRequest, files: Files, *, strict: bool = False
+) -> Report:
     """Run the model and add what it showed to a report; write the pictures beside the output.
 
-    Raises ModelError where a model or an image is unusable, OutputError for a picture.
+    strict: a warning is a problem. Raises ModelError where a model or an image is unusable,
+    OutputError for a picture.
     """
     paths = picture_paths(request.pictures.images, files.converted.path)
     with user_code():
         entry = check_model(request, files)
     write_pictures(entry.pictures, paths)
-    return report.with_model(entry)
+    return report.with_model(entry, strict=strict)
 
 
 def check_model(request: ModelRequest, files: Files) -> ModelEntry:
@@ -88,13 +92,14 @@ def _entry(request: ModelRequest, pair: Pair, stride: tuple[int, ...] | None) ->
     once = _passed(pair.network, larger, precision)
     each = [_passed(pair.model, crop, precision) for crop in _crops(larger, window, stride)]
     differ = _crop_difference(once.answer, [crop.answer for crop in each]) if each else None
-    exact = _windows_difference(pair, larger, once.answer)
+    exact, not_computed = _windows_difference(pair, larger, once.answer)
     same = not each or (differ is not None and differ <= native.bound)
     return ModelEntry(
         factory=request.factory,
         input=request.input,
-        passed=native.largest <= native.bound and (exact or 0) <= native.bound,
+        passed=native.largest <= native.bound and (exact is None or exact <= native.bound),
         windows_max_abs_diff=exact,
+        not_computed=not_computed,
         outputs=native.count,
         max_abs_diff=native.largest,
         bound=native.bound,
@@ -174,14 +179,17 @@ def _crop_difference(answer: Any, crops: Sequence[Any]) -> float | None:
     return of_cells(answer, [torch.cat([one.reshape(1, -1) for one in each]) for each in answers])
 
 
-def _windows_difference(pair: Pair, larger: Tensor, answer: Any) -> float | None:
-    """Return how far cells are from the head's answers to their windows; None if not computed."""
+def _windows_difference(
+    pair: Pair, larger: Tensor, answer: Any
+) -> tuple[float, None] | tuple[None, str]:
+    """Return how far cells are from the head's answers to their windows, or why that is unknown."""
     try:
         with AtLeast(torch.float64):
             expected = head_on_windows(pair.converted, pair.model, larger)
-    except Exception:  # noqa: BLE001 - a head that cannot run on windows, each in its own way
-        return None
-    return None if expected is None else of_cells(answer, expected)
+    except ModelError as error:
+        return None, str(error)
+    found = of_cells(answer, expected)
+    return (None, "it does not answer once for each window") if found is None else (found, None)
 
 
 def _culprits(pair: Pair, steps: Sequence[int]) -> Iterator[str]:

@@ -17,13 +17,14 @@ from fcn_convert.formats import Checkpoint
 from fcn_convert.infer.findings import Finding, warnings_of
 from fcn_convert.layers import DenseLayer, Resolved
 from fcn_convert.proof import Check, Level, Proof
-from fcn_convert.report.model_entry import ModelEntry
+from fcn_convert.report.model_entry import ModelEntry, model_problems, model_warnings
 from fcn_convert.spec import Spec
 from fcn_convert.tensors import LeftOut, StateDict, TensorInfo
 
 SCHEMA_VERSION = 1
 MATCHES, DIFFERS = "matches the spec", "does not match the spec"
 MODEL_DIFFERS = "does not answer as the model does"
+WITH_WARNINGS = ", with warnings"
 PLANNED = "planned, nothing written"
 WHOLE_FILE = "(the whole file)"
 
@@ -156,21 +157,23 @@ class Report:
     model: ModelEntry | None = None
     evidence: tuple[Finding, ...] = ()
 
-    def with_model(self, model: ModelEntry) -> Report:
-        """Return the report with what running the model showed, which can fail it, too."""
-        if model.passed:
-            return replace(self, model=model)
-        problem = (
-            f"{model.factory}: the outputs of the two networks differ by up to "
-            f"{model.max_abs_diff:.3g}, allowed are {model.bound:.3g}"
-        )
+    def with_model(self, model: ModelEntry, *, strict: bool = False) -> Report:
+        """Return the report with what running the model showed, which can fail it, too.
+
+        strict: a warning is a problem.
+        """
+        warnings = list(model_warnings(model))
+        problems = [*model_problems(model), *(warnings if strict else ())]
+        text = self.verdict.text if model.passed else MODEL_DIFFERS
+        if strict and warnings:
+            text = f"{text.removesuffix(WITH_WARNINGS)}{WITH_WARNINGS}"
         verdict = replace(
             self.verdict,
-            text=MODEL_DIFFERS,
-            passed=False,
-            problems=(*self.verdict.problems, problem),
+            text=text,
+            passed=self.verdict.passed and not problems,
+            problems=(*self.verdict.problems, *problems),
         )
-        return replace(self, model=model, verdict=verdict)
+        return replace(self, model=model, verdict=verdict, warnings=(*self.warnings, *warnings))
 
     @property
     def totals(self) -> dict[str, int]:
@@ -262,7 +265,7 @@ def _verdict(proof: Proof | None, warnings: tuple[str, ...], *, writes: bool) ->
     problems = (*proof.problems, *warnings)
     text = DIFFERS if proof.problems else MATCHES
     return Verdict(
-        f"{text}, with warnings" if warnings else text,
+        f"{text}{WITH_WARNINGS}" if warnings else text,
         not problems,
         proof.level,
         "only read" if not writes else "not written" if problems else "written",

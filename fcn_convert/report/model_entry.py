@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,8 @@ class ModelEntry:
     the dtype of the checkpoint; None where torch cannot compute in it. larger_input, larger_output:
     shapes without the batch. stride: pixels from cell to cell; None where it is not regular.
     windows_max_abs_diff: of the cells of the larger input from the Dense head's answers to their
-    windows of the feature map, which always agree; None where not computed.
+    windows of the feature map, which always agree; None where not computed, and not_computed says
+    why.
     receptive_field: pixels that a cell sees; None where that is all, or cannot be told. crops: how
     many crops of the larger input the model was run on; crops_max_abs_diff: of its answers
     from the cells; culprits: where they differ, what makes them. decisions: lines of the model's
@@ -87,3 +89,23 @@ class ModelEntry:
     seconds_one_pass: float
     seconds_crops: float
     pictures: tuple[PictureEntry, ...] = ()
+    not_computed: str | None = None
+
+
+def model_problems(model: ModelEntry) -> Iterator[str]:
+    """Say what does not hold."""
+    if not model.passed:
+        apart = max(model.max_abs_diff, model.windows_max_abs_diff or 0.0)
+        yield (
+            f"{model.factory}: the outputs of the two networks differ by up to {apart:.3g}, "
+            f"allowed are {model.bound:.3g}"
+        )
+
+
+def model_warnings(model: ModelEntry) -> Iterator[str]:
+    """Say what was not computed."""
+    if model.not_computed:
+        yield (
+            f"{model.factory}: the larger input's cells were not held against the Dense head's "
+            f"answers to their windows of the map: {model.not_computed}"
+        )
