@@ -13,8 +13,10 @@ import torch
 from corpus.foreign import FOREIGN
 from torch import nn
 
+from fcn_convert.digests import Digests
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats import open_checkpoint
+from fcn_convert.formats.state_dicts import MODULE_NOTE
 from fcn_convert.formats.strided import read_values
 from fcn_convert.tensors import Index, StateDict
 
@@ -390,13 +392,32 @@ def test_exported_program(tmp_path: Path, exported: bytes) -> None:
     assert check(path, loaded).format == "torch.export"
 
 
-def test_exported_program_before_2_7(tmp_path: Path) -> None:
-    path, inner = tmp_path / "m.pt2", io.BytesIO()
-    torch.save(net().state_dict(), inner)
+def exported_before_2_7(path: Path, saved: object, change: Callable[[bytes], bytes]) -> Path:
+    inner = io.BytesIO()
+    torch.save(saved, inner)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("serialized_exported_program.json", "{}")
-        archive.writestr("serialized_state_dict.pt", inner.getvalue())
-    check(path, net().state_dict())
+        archive.writestr("serialized_state_dict.pt", change(inner.getvalue()))
+    return path
+
+
+def test_exported_program_before_2_7(tmp_path: Path) -> None:
+    check(exported_before_2_7(tmp_path / "m.pt2", net().state_dict(), bytes), net().state_dict())
+    index = check(exported_before_2_7(tmp_path / "m.pt2", net(), bytes), net().state_dict())
+    assert index.notes == (MODULE_NOTE,)
+
+
+def test_damage_inside_of_an_exported_program_before_2_7(tmp_path: Path) -> None:
+    [*_, last] = net().state_dict().values()
+    weight = last.numpy().tobytes()
+    flipped = bytes([weight[0] ^ 1]) + weight[1:]
+    path = exported_before_2_7(
+        tmp_path / "m.pt2", net().state_dict(), lambda raw: raw.replace(weight, flipped)
+    )
+    with open_checkpoint(path) as checkpoint, Digests(1) as digests:
+        digests.start(checkpoint)
+        with pytest.raises(CheckpointError, match="is damaged: the checksum of 'archive/data/"):
+            digests.of(checkpoint)
 
 
 # Folders.

@@ -190,6 +190,15 @@ def test_compressed_by_zipfile(tmp_path: Path) -> None:
         open_checkpoint(path)
 
 
+def test_a_compressed_file_of_keras_is_not_said_to_be_torchs(tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+        out.writestr("config.json", "{}")
+        out.writestr("model.weights.h5", b"x" * 99)
+    with pytest.raises(CheckpointError, match=r"is compressed, which Keras never does; .*again$"):
+        open_checkpoint(path)
+
+
 def test_rezipped_with_a_comment_is_read(tmp_path: Path) -> None:
     buffer, path = io.BytesIO(rezipped(saved(), lambda _: None)), tmp_path / "m.pt"
     with zipfile.ZipFile(buffer, "a") as out:

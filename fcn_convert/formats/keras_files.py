@@ -85,7 +85,7 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
             "save it with model.save, without max_shard_size"
         )
     weights = members[WEIGHTS]
-    check_stored(files.main, [weights])
+    check_stored(files.main, [weights], "Keras")
     arrays = read_arrays(files, Part(files.main, weights.offset, weights.nbytes))
     config = _config(path, text_of(files.main, members[CONFIG], MAX_JSON))
     return _numbered("Keras (zip)", path, arrays, config, checksums([weights]))

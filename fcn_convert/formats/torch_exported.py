@@ -7,12 +7,13 @@ they were one file of torch.save inside of the archive.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.json_text import MAX_JSON, parse_json
 from fcn_convert.formats.source import Files, Part
-from fcn_convert.formats.state_dicts import Search
+from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
 from fcn_convert.formats.torch_records import (
     RecordError,
     Storage,
@@ -86,14 +87,22 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
 
 def _inside(files: Files, member: Member) -> Index:
     """Index the file of torch.save that is a member."""
-    check_stored(files.main, [member])
+    check_stored(files.main, [member], "torch.export.save")
     part = Part(files.main, member.offset, member.nbytes)
-    archive = Archive(part, read_directory(part))
+    members = read_directory(part)
+    check_stored(part, members.values())
+    archive = Archive(part, members)
     search = Search(
         lambda name, tensor: moved(archive.locate(name, tensor), member.offset), _no_array
     )
     search.run(archive.root())
-    return Index("torch.export", tuple(search.found), tuple(search.left_out))
+    notes = (MODULE_NOTE,) if search.from_modules else ()
+    found, left_out = tuple(search.found), tuple(search.left_out)
+    sums = tuple(
+        replace(checksum, offset=member.offset + checksum.offset)
+        for checksum in checksums(members.values())
+    )
+    return Index("torch.export", found, left_out, notes, checksums=sums)
 
 
 def _no_array(name: str, _: object) -> TensorInfo:
@@ -123,7 +132,7 @@ def _described(
         member = members.get(f"{folder}/{entry.get('path_name')}")
         if member is None:
             raise RecordError(f"the values of {shown(name)} are not in the file")
-        check_stored(files.main, [member])
+        check_stored(files.main, [member], "torch.export.save")
         tensors[name] = _tensor(name, member, dtype, meta)
     return file_name.removesuffix(_CONFIG), tensors, tuple(unreadable)
 

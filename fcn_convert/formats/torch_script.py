@@ -43,7 +43,7 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
     archive = Archive(files.main, members)
     folder = archive.folder
     values = [m for n, m in members.items() if n.startswith((f"{folder}data", f"{folder}const"))]
-    check_stored(files.main, values)
+    check_stored(files.main, values, "torch.jit.save")
     search = Search(archive.locate, lambda name, array: locate_array(name, array, files))
     modules = _Modules(files.main, members, folder)
     try:

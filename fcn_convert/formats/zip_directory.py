@@ -207,14 +207,17 @@ def _locate(file: Readable, entry: _Entry, limit: int) -> Member:
     return Member(name, offset, entry.nbytes, entry.crc, entry.method, entry.compressed)
 
 
-def check_stored(file: Readable, members: Iterable[Member]) -> None:
-    """Raise CheckpointError where a member is compressed, so that its bytes are not in the file."""
+def check_stored(file: Readable, members: Iterable[Member], writer: str = "torch.save") -> None:
+    """Raise CheckpointError where a member is compressed, so that its bytes are not in the file.
+
+    writer: what writes such files.
+    """
     for member in members:
         if member.method:
             raise CheckpointError(
                 f"{file.path}: malformed zip file: member {shown(member.name)} is compressed, "
-                "which torch.save never does; unpack it and zip it without compression (zip -0), "
-                "or save it with torch again"
+                f"which {writer} never does; unpack it and zip it without compression (zip -0), "
+                "or save it again"
             )
 
 
