@@ -65,8 +65,9 @@ def _run() -> int:
 
 def _report(error: Exception) -> int:
     """Say what went wrong, and return the status for it."""
-    # What the system refuses (memory, descriptors, space) is no mistake of the program's.
-    refused = isinstance(error, OSError | MemoryError)
+    from fcn_convert.errors import is_refused  # noqa: PLC0415 - after the signals' handlers are set
+
+    refused = is_refused(error)
     with suppress(OSError):  # stderr may be what is full
         if refused:
             sys.stderr.write(f"error: {ascii(str(error) or 'out of memory')[1:-1]}\n")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 
 from fcn_convert.atomic import FileDraft, drafted
@@ -34,11 +32,10 @@ from fcn_convert.report.model_entry import ModelRequest
 from fcn_convert.shard_folder import FolderDraft
 from fcn_convert.spec import Spec, load_spec, make_spec
 from fcn_convert.tensors import StateDict
+from fcn_convert.torch_import import import_torch, start_importing_torch
 from fcn_convert.verify import verify
 from fcn_convert.workers import Workers, threads_to_compute
 from fcn_convert.write import write
-
-TORCH = "fcn_convert.torch_quietly"
 
 Progress = Callable[[int, int], None]
 """Told of the bytes done and of all bytes to do; of 0 where these are not known."""
@@ -87,7 +84,8 @@ def convert(
         advance = _counter(progress, plan, resolved, level)
         try:
             with drafted(place) as draft:
-                _start_importing_torch(level)
+                if level == "activations":
+                    start_importing_torch()
                 for file in plan.files:
                     with draft.file(file.name) as descriptor:
                         write(file, original, descriptor, advance)
@@ -134,7 +132,8 @@ def verify_conversion(
         plan = make_plan(resolved, state_dict, before.index.metadata)
         advance = _counter(progress, plan, resolved, level)
         with Digests(_threads_to_read(level)) as digests, Workers(1) as other:
-            _start_importing_torch(level)
+            if level == "activations":
+                start_importing_torch()
             started = other.start(_findings, resolved, before, level)
             proof = verify(parsed, before, after, level, digests, advance)
             evidence = started.result()
@@ -205,17 +204,12 @@ def _threads_to_read(level: Level) -> int:
     return max(1, cores - 1) if level == "activations" else cores
 
 
-def _start_importing_torch(level: Level) -> None:
-    """Import torch, which takes a second, while bytes are copied and hashed."""
-    if level == "activations" and TORCH not in sys.modules:
-        Thread(target=import_module, args=[TORCH], daemon=True).start()
-
-
 def _findings(resolved: Resolved, original: Checkpoint, level: Level) -> tuple[Finding, ...]:
     """Hold the spec against the weights, where torch is needed anyway."""
     if level != "activations":
         reason = f"at the level {level} no value is computed with"
         return tuple(not_computed(layer.name, reason) for layer in read_maps(resolved))
+    import_torch()
     from fcn_convert.infer.doubts import findings  # noqa: PLC0415 - imports torch
     from fcn_convert.torch_settings import SETTINGS  # noqa: PLC0415 - likewise
 

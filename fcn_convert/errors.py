@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 MAX_PROBLEMS = 50
@@ -42,11 +43,26 @@ class ModelError(FcnConvertError):
     """A model that cannot be made fully convolutional, with the node that stands in the way."""
 
 
+class TorchError(FcnConvertError):
+    """torch cannot be imported: too little memory, or a broken installation."""
+
+
 class SpecError(FcnConvertError):
     """Everything that is wrong with a spec, or with a spec for this checkpoint, at once."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         super().__init__(*problems)
+
+
+_NO_MEMORY = re.compile(
+    r"DefaultCPUAllocator|failed to map segment|can't start new thread|[Cc]annot allocate memory"
+)
+"""What torch, the loader of libraries and Python say in place of a MemoryError."""
+
+
+def is_refused(error: Exception) -> bool:
+    """Tell whether the system refused memory, descriptors or space: no mistake of a program's."""
+    return isinstance(error, OSError | MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 
 def _cut(sentence: str) -> str:

@@ -6,10 +6,15 @@ import warnings
 from contextlib import suppress
 from ctypes import CDLL
 from importlib.util import find_spec
+from mmap import MAP_PRIVATE, PROT_READ, mmap
 from pathlib import Path
+
+from fcn_convert.errors import TorchError
 
 SWITCH_SECONDS = 0.00005
 """How long a thread that hashes waits for the interpreter, at most, while torch is imported."""
+
+NUMPY_BYTES = 1 << 28
 
 _found = None if "torch" in sys.modules else find_spec("torch")
 if _found and _found.origin:
@@ -21,6 +26,8 @@ _collects, _switches = gc.isenabled(), sys.getswitchinterval()
 gc.disable()  # an import makes many objects and no garbage: a tenth of its time
 sys.setswitchinterval(SWITCH_SECONDS)
 try:
+    # OpenBLAS, which torch loads with NumPy, ends the process where it gets no memory.
+    mmap(-1, NUMPY_BYTES, MAP_PRIVATE, PROT_READ).close()
     with warnings.catch_warnings():
         # torch says so where NumPy is not installed, which nothing here needs.
         warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
@@ -28,6 +35,11 @@ try:
         from torch import Tensor, fx, nn
         from torch._subclasses import FakeTensorMode
         from torch.nn import functional
+except Exception as error:
+    raise TorchError(
+        f"torch cannot be imported: {str(error) or type(error).__name__}; where memory is limited "
+        "(ulimit -v) it needs about a gigabyte, and `--verify bytes` needs no torch"
+    ) from error
 finally:
     sys.setswitchinterval(_switches)
     if _collects:

@@ -22,6 +22,7 @@ from fcn_convert.proof import Check, Level, Proof
 from fcn_convert.rereading import Box, BoxReader, boxes
 from fcn_convert.spec import Spec
 from fcn_convert.tensors import Dtype, TensorInfo, is_row_major
+from fcn_convert.torch_import import import_torch
 from fcn_convert.workers import Workers
 
 CHUNK_BYTES = 4 << 20
@@ -71,6 +72,7 @@ def _activations(
     """Return the checks of what layers compute, by their weights' names."""
     if level != "activations":
         return {}
+    import_torch()
     from fcn_convert.activations import compare  # noqa: PLC0415 - imports torch
 
     return {

@@ -22,6 +22,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from fcn_convert import torch_import
+from fcn_convert.errors import TorchError
+
 HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONIOENCODING": "utf-8"}
 COMMAND = (sys.executable, "-m", "fcn_convert")
@@ -117,6 +120,33 @@ def test_few_file_descriptors(folder: Path, count: int) -> None:
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
     if done.returncode == 0:
         assert set(load_file(folder / OUTPUT)) == {"conv.weight", "fc.weight"}
+
+
+@pytest.mark.parametrize("megabytes", [300, 400, 550, 700, 800, 1000])
+def test_little_memory(folder: Path, megabytes: int) -> None:
+    # Where torch begins to fit differs from build to build; the rest is a result or a sentence.
+    limit = (megabytes << 20, megabytes << 20)
+    status, _, stderr = run(
+        folder,
+        "net.safetensors",
+        before=lambda: resource.setrlimit(resource.RLIMIT_AS, limit),
+    )
+    assert status == 0 or (status == 2 and one_sentence(stderr)), stderr
+    assert status == 2 or megabytes > 400
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_an_import_of_torch_that_fails_is_told_to_all_who_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(_: str) -> None:
+        raise TorchError("torch cannot be imported")
+
+    monkeypatch.setattr(torch_import, "_started", None)
+    monkeypatch.setattr(torch_import, "import_module", fails)
+    for _ in range(2):
+        with pytest.raises(TorchError, match="cannot be imported"):
+            torch_import.import_torch()
 
 
 # Names.

@@ -19,7 +19,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 RANKS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "errors torch_quietly torch_settings workers",
+        "errors torch_import torch_quietly torch_settings workers",
         "tensors turns atomic beside proof layout_proof",
         "formats",
         "spec spec_yaml spec_schema spec_text",
@@ -40,7 +40,8 @@ RANKS: tuple[frozenset[str], ...] = tuple(
 
 ONLY = {
     "errors": set(),
-    "torch_quietly": set(),
+    "torch_import": set(),
+    "torch_quietly": {"errors"},
     "torch_settings": {"torch_quietly"},
     "workers": set(),
     "digests": {"errors", "formats", "tensors", "workers"},
@@ -64,6 +65,7 @@ ONLY = {
         "rereading",
         "spec",
         "tensors",
+        "torch_import",
         "torch_quietly",
         "workers",
     },

@@ -13,7 +13,7 @@ from fcn_convert.batch.jobs import Job, make_folder
 from fcn_convert.batch.records import record_beside
 from fcn_convert.beside import report_beside
 from fcn_convert.conversion import Progress, convert
-from fcn_convert.errors import ExistsError, FcnConvertError
+from fcn_convert.errors import ExistsError, FcnConvertError, is_refused
 from fcn_convert.report import CheckFailedError, Report
 from fcn_convert.report.batch import Outcome, Piece
 from fcn_convert.turns import wait_for_others
@@ -52,10 +52,11 @@ def perform(job: Job, progress: Progress | None = None) -> Piece:
         piece = _piece(job, "check failed", failed.report)
     except FcnConvertError as error:
         piece = Piece(job.source, job.output, "unusable", 0.0, problems=error.problems)
-    except Exception as error:  # noqa: BLE001 - the others must go on; it keeps its traceback
+    except Exception as error:  # noqa: BLE001 - the others must go on; a bug keeps its traceback
         text = f"{type(error).__name__}: {error}"
-        trace = traceback.format_exc()
-        piece = Piece(job.source, job.output, "bug", 0.0, problems=(text,), traceback=trace)
+        piece = Piece(job.source, job.output, "unusable", 0.0, problems=(text,))
+        if not is_refused(error):
+            piece = replace(piece, outcome="bug", traceback=traceback.format_exc())
     return replace(piece, seconds=round(monotonic() - started, 3))
 
 
