@@ -138,16 +138,17 @@ def test_the_reports_of_an_earlier_step_are_not_taken_for_this_ones(work: Path) 
     assert (work / "summary").read_text() == ""
 
 
-def test_a_runner_obeys_nothing_that_a_tensor_is_called(work: Path) -> None:
+def test_a_runner_obeys_nothing_that_a_file_or_a_tensor_is_called(work: Path) -> None:
     name = "::add-mask::planted"
     tensors = {f"{name}.weight": torch.ones(4, 8), "conv.weight": torch.ones(2, 1, 3, 3)}
-    save_file(tensors, work / "net.safetensors")
-    (work / "net.yaml").write_text("feature_map: [2, 2, 2]\n")
-    step(work, checkpoint="net.safetensors", output="o.safetensors", verify="bytes")
+    save_file(tensors, work / f"{name}.safetensors")
+    (work / f"{name}.yaml").write_text("feature_map: [2, 2, 2]\n")
+    files = {"checkpoint": f"{name}.safetensors", "verify": "bytes"}
+    step(work, **files, output="o.safetensors")
     save_file({f"{name}.weight": torch.zeros(4, 2, 2, 2), "conv.weight": tensors["conv.weight"]},
               work / "o.safetensors")  # fmt: skip
-    done = step(work, checkpoint="net.safetensors", converted="o.safetensors", verify="bytes")
-    assert any(line.lstrip().startswith(name) for line in done.stdout.splitlines())
+    done = step(work, **files, converted="o.safetensors")
+    assert any(line.startswith(name) for line in done.stdout.splitlines())
     assert [line.partition("::add-mask")[0] for line in commands(done)] == ["::error::"]
 
 

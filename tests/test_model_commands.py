@@ -163,7 +163,7 @@ def test_verify_fails_where_the_flatten_order_is_wrong(tmp_path: Path) -> None:
     done = run("verify", source, output, "--model", f"{TRAIN}:LeNet", "--input", "1,8,8")
     assert done.exit_code == 1
     assert "verdict: does not answer as the model does" in done.stdout
-    assert "the outputs of the two networks differ by up to" in done.stdout
+    assert "the outputs of the two networks differ by up to" in done.stderr
 
 
 def test_renamed_modules_are_the_models_under_their_old_names(tmp_path: Path) -> None:

@@ -457,7 +457,7 @@ def test_verbose_lists_every_tensor_between_layers_and_verdict() -> None:
     assert len(rows) == 10
 
 
-def test_a_failed_check_is_shown_with_its_problem() -> None:
+def test_a_failed_check_is_shown_by_its_layer_and_the_verdict() -> None:
     failing = (
         *checks()[:1],
         Check("bytes", False, "fc.weight differs", {"max_abs_diff": 0.125, "differing": 1}),
@@ -469,10 +469,9 @@ def test_a_failed_check_is_shown_with_its_problem() -> None:
         layers=(replace(HANDMADE.layers[1], checks=failing),),
     )
     lines = shown(report).splitlines()
-    assert lines[-2:] == [
-        "verdict: does not match the spec (checked: activations); no output was written",
-        "  p\\x07",
-    ]
+    assert lines[-1] == (
+        "verdict: does not match the spec (checked: activations); no output was written"
+    )
     row = next(line for line in lines if line.startswith("│ fc"))
     cells = [cell.strip() for cell in row.split("│")]
     assert cells[-3:-1] == ["weight 0.125, outputs 2.5e-15 beyond 3.0e-13", "differs"]

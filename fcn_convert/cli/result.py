@@ -42,8 +42,7 @@ def show(work: Callable[[Callable[[int, int], None] | None], Report], view: View
     elif not view.quiet:
         with stdout(outcome) as stream:  # rendering writes to it, too
             stream.write(_tables(report, view))
-    if view.as_json or view.quiet:  # the tables say it themselves
-        say(*(f"error: {problem}" for problem in report.verdict.problems))
+    say(*(f"error: {problem}" for problem in report.verdict.problems))
     if status:
         raise typer.Exit(status)
 

@@ -51,8 +51,6 @@ def show(report: Report, console: Console, *, every_tensor: bool) -> None:
         print_line(console, agreed)
     style = {True: "bold green", False: "bold red", None: "bold"}[report.verdict.passed]
     print_line(console, f"verdict: {verdict(report)}", style)
-    for problem in report.verdict.problems:
-        print_line(console, f"  {problem}", "red")
 
 
 def print_line(console: Console, text: str, style: str = "") -> None:

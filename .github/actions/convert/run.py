@@ -7,7 +7,6 @@ it has one.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -93,7 +92,6 @@ def main() -> int:
     spec = os.environ.get("FCN_SPEC") or str(spec_beside(checkpoint))
     markdown = reports / "report.md"
     text = markdown.read_bytes() if markdown.exists() else b""
-    errors = errors or failed_checks(reports / "report.json")
     for error in errors[:MAX_ANNOTATIONS]:
         print(annotation(error, spec))
     with open(os.environ["GITHUB_STEP_SUMMARY"], "ab") as file:
@@ -101,14 +99,6 @@ def main() -> int:
     with open(os.environ["GITHUB_OUTPUT"], "a", encoding="utf-8") as file:
         file.write(f"status={status}\nreport={reports / 'report.json'}\n")
     return status
-
-
-def failed_checks(report: Path) -> list[str]:
-    """Return what the report says that does not hold: the command prints it with its tables."""
-    if not report.exists():
-        return []
-    problems: list[str] = json.loads(report.read_text("utf-8"))["verdict"]["problems"]
-    return problems
 
 
 if __name__ == "__main__":
