@@ -164,7 +164,7 @@ def _resolved(spec: Spec, original: Checkpoint) -> tuple[StateDict, Resolved]:
     except SpecError as error:
         if not doubts:
             raise
-        raise SpecError([*error.problems, *doubts]) from None
+        raise SpecError(*error.problems, *doubts) from None
     return state_dict, replace(resolved, warnings=(*resolved.warnings, *doubts))
 
 
@@ -231,7 +231,7 @@ def _read_spec(
             f"{source} has no spec: expected {path.name} beside it, or --spec FILE; "
             f"run `fcn-convert init {source} -o {path}` to have it written"
         )
-        raise SpecError([problem])
+        raise SpecError(problem)
     return load_spec(path), [source, path]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 MAX_PROBLEMS = 50
 MAX_SENTENCE = 1500
@@ -21,6 +22,18 @@ class FcnConvertError(Exception):
         counted = (f"and {more} more of the kind",) if more > 0 else ()
         self.problems = (*map(_cut, problems[:MAX_PROBLEMS]), *counted)
         super().__init__("\n".join(self.problems))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let it be sent to another process as it is: made again, it would be cut again."""
+        return _again, (type(self), self.args, vars(self))
+
+
+def _again(
+    kind: type[FcnConvertError], arguments: tuple[str, ...], values: dict[str, Any]
+) -> FcnConvertError:
+    error = kind.__new__(kind, *arguments)
+    vars(error).update(values)
+    return error
 
 
 class CheckpointError(FcnConvertError):
@@ -49,9 +62,6 @@ class TorchError(FcnConvertError):
 
 class SpecError(FcnConvertError):
     """Everything that is wrong with a spec, or with a spec for this checkpoint, at once."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        super().__init__(*problems)
 
 
 _NO_MEMORY = re.compile(

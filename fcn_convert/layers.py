@@ -70,7 +70,7 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
     weights = dense_weights(state_dict)
     bare = state_dict.tensors.get("weight")
     if not weights and bare is not None and len(bare.shape) == 2:
-        raise SpecError([NAMELESS])
+        raise SpecError(NAMELESS)
     heads = [_named_layers(spec, head, state_dict, weights, problems) for head in spec.heads]
     named = {layer.name for head in heads for layer in head or ()}
     found = [
@@ -84,7 +84,7 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
     ]
     if len(every) > MAX_DENSE:
         problems.append(f"the heads would have {len(every)} Dense layers, over {MAX_DENSE}")
-        raise SpecError(problems)
+        raise SpecError(*problems)
     layers: list[DenseLayer] = []
     for head, entries in zip(spec.heads, found, strict=True):
         layers += _what_they_read(spec, head, state_dict, entries, problems)
@@ -92,7 +92,7 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
     for head in spec.heads:
         problems += _inapplicable(spec, head, state_dict)
     if problems:
-        raise SpecError(problems)
+        raise SpecError(*problems)
     warnings = [w for head in spec.heads for w in _doubts(spec, head, state_dict)]
     warnings += _contradicted(spec, layers, state_dict)
     warnings += [

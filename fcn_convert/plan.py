@@ -125,7 +125,7 @@ def make_plan(resolved: Resolved, state_dict: StateDict, metadata: Mapping[str, 
     """
     problems = [problem for layer in resolved.layers for problem in _impossible(layer)]
     if problems:
-        raise SpecError(problems)
+        raise SpecError(*problems)
     rewritten = {layer.weight.name: _rewrite(layer) for layer in resolved.layers}
     steps = (
         Step(tensor, resolved.names[name], rewritten.get(name, Keep(tensor.shape)))
@@ -161,8 +161,8 @@ def _laid_out(name: str, shard: Shard, steps: list[Step]) -> Written | Copied:
         isinstance(step.action, Keep) and not step.source.stored and step.name == step.source.name
         for step in steps
     )
-    # What says that it is of another framework is not so any more.
-    if kept and shard.format == FORMAT and shard.metadata.get("format", "pt") == "pt":
+    # transformers takes no shard that does not say so; and another framework's is not so any more.
+    if kept and shard.format == FORMAT and shard.metadata.get("format") == "pt":
         return Copied(name, tuple(steps), shard.file)
     return Written(name, tuple(steps), shard.metadata)
 

@@ -143,11 +143,11 @@ def _checked(
 
     if not isinstance(data, Mapping):
         problem = "the spec is not a mapping of keys to values"
-        raise SpecError([*known, located((), problem, source, lines)])
+        raise SpecError(*known, located((), problem, source, lines))
     found = [*model_problems(SpecModel, data), *_head_problems(data)]
     problems = [*known, *(located(path, message, source, lines) for path, message in found)]
     if problems:
-        raise SpecError(problems)
+        raise SpecError(*problems)
     model = SpecModel.model_validate(data)
     return Spec(
         heads=tuple(_heads(data, lines)),

@@ -45,13 +45,13 @@ def read_text(path: Path, most_bytes: int) -> tuple[str, str]:
     """Return a file's text and the sha256 of its bytes; raises FcnConvertError."""
     with SourceFile(path) as file:
         if file.size > most_bytes:
-            raise SpecError([f"{path}: has {file.size} bytes, more than any spec"])
+            raise SpecError(f"{path}: has {file.size} bytes, more than any spec")
         raw = file.pread(0, file.size)
     try:
         return raw.decode("utf-8"), sha256(raw).hexdigest()
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise SpecError([f"the file is not UTF-8 ({path.name}:{line})"]) from error
+        raise SpecError(f"the file is not UTF-8 ({path.name}:{line})") from error
 
 
 def read_yaml(text: str, source: str) -> Document:
@@ -62,15 +62,15 @@ def read_yaml(text: str, source: str) -> Document:
         root = yaml.compose(text)
         document = Document(source, SafeConstructor(loader=yaml).construct_object)
         if root is None:
-            raise SpecError([f"the file is empty ({source}:1)"])
+            raise SpecError(f"the file is empty ({source}:1)")
         document.data = _plain(root, (), document)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         at = f" ({source}:{mark.line + 1})" if mark else f" ({source})"
-        raise SpecError([f"not valid YAML: {printable(str(error.problem))}{at}"]) from error
+        raise SpecError(f"not valid YAML: {printable(str(error.problem))}{at}") from error
     except (YAMLError, RecursionError, ValueError) as error:
         reason = printable(str(error).split("\n")[0])
-        raise SpecError([f"not valid YAML: {reason} ({source})"]) from error
+        raise SpecError(f"not valid YAML: {reason} ({source})") from error
     return document
 
 
@@ -81,9 +81,9 @@ def _check_events(yaml: YAML, text: str, source: str) -> None:
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
         at = f"({source}:{event.start_mark.line + 1})"
         if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
-            raise SpecError([f"anchors and aliases are not allowed here {at}"])
+            raise SpecError(f"anchors and aliases are not allowed here {at}")
         if depth > _MAX_DEPTH:  # before the scanner, whose time is quadratic in the depth
-            raise SpecError([f"the file is nested too deeply {at}"])
+            raise SpecError(f"the file is nested too deeply {at}")
 
 
 def _line(node: Node) -> int:
@@ -95,7 +95,7 @@ def _plain(node: Node, path: tuple[str | int, ...], document: Document) -> objec
     document.lines.setdefault(path, _line(node))
     if str(node.tag) not in _PLAIN_TAGS:
         tag, at = printable(str(node.tag)), f"({document.source}:{_line(node)})"
-        raise SpecError([f"tag {tag} is not allowed here {at}"])
+        raise SpecError(f"tag {tag} is not allowed here {at}")
     if isinstance(node, MappingNode):
         return _mapping(node, path, document)
     if isinstance(node, SequenceNode):
@@ -103,7 +103,7 @@ def _plain(node: Node, path: tuple[str | int, ...], document: Document) -> objec
     try:
         return document.construct(node)
     except ValueError as error:  # a number of thousands of digits
-        raise SpecError([f"not valid YAML: {error} ({document.source}:{_line(node)})"]) from error
+        raise SpecError(f"not valid YAML: {error} ({document.source}:{_line(node)})") from error
 
 
 def _mapping(

@@ -229,9 +229,9 @@ class _Difference:
 def _largest_difference(dtype: Dtype, expected: bytearray, found: bytearray) -> float | None:
     from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where something is wrong
 
-    if dtype.torch is None:
+    kind = getattr(torch, dtype.torch or "", None)
+    if kind is None:
         return None
-    kind = getattr(torch, dtype.torch)
     wide = torch.complex128 if kind.is_complex else torch.float64
     try:
         before, after = (torch.frombuffer(raw, dtype=kind).to(wide) for raw in (expected, found))

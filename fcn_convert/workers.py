@@ -76,8 +76,13 @@ def work_off(
             done.result()
 
 
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def threads_to_compute() -> int:
-    """Return how many threads to compute with: the cores this process may use, a few at most."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), MAX_THREADS)
-    return min(os.cpu_count() or 1, MAX_THREADS)
+    """Return how many threads to compute with: as many as there are cores, a few at most."""
+    return min(cores(), MAX_THREADS)

@@ -29,7 +29,9 @@ from fcn_convert.batch import perform, run
 from fcn_convert.batch.jobs import BatchError, Job, chosen, part, shard_of
 from fcn_convert.batch.watch import StoppedError, Watch
 from fcn_convert.cli import app
-from fcn_convert.errors import FcnConvertError, SpecError
+from fcn_convert.conversion import convert
+from fcn_convert.errors import ExistsError, FcnConvertError, SpecError
+from fcn_convert.report import CheckFailedError
 from fcn_convert.report.batch import BatchReport, Piece, Shard, make_batch_report, merged
 from fcn_convert.report.batch_views import show, to_junit, to_markdown
 from fcn_convert.report.files import BATCH_VIEWS, write_report
@@ -660,6 +662,30 @@ def test_progress_counts_pieces_and_the_bytes_of_sources(tree: Path, tmp_path: P
 
 
 # Plain data, and the views
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        FcnConvertError(*map(str, range(60))),
+        SpecError("one", "two"),
+        ExistsError("x" * 9999),
+        BatchError("nothing"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_can_be_sent_to_another_machine(error: FcnConvertError) -> None:
+    sent = pickle.loads(pickle.dumps(error))
+    assert (type(sent), sent.problems, str(sent)) == (type(error), error.problems, str(error))
+
+
+def test_a_failed_check_can_be_sent_with_its_report(tmp_path: Path) -> None:
+    source = save(tmp_path / "a.safetensors", spec="feature_map: [4, 2, 1]\n")  # no such C
+    with pytest.raises(CheckFailedError) as caught:
+        convert(source, strict=True)
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert sent.report == caught.value.report
+    assert sent.problems == caught.value.problems
 
 
 def test_a_job_and_a_piece_can_be_sent_to_another_machine(tree: Path, tmp_path: Path) -> None:

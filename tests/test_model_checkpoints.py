@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,16 @@ def test_a_factory_that_fails_is_one_sentence(
     with pytest.raises(ModelError, match=message) as caught:
         make_model(name)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_called_as_a_module_of_pythons_takes_no_place(tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text(
+        "from dataclasses import dataclass\nfrom torch import nn\n"
+        "@dataclass\nclass Size:\n    of: int\n"
+        "def make():\n    return nn.Linear(Size(3).of, 2)\n"
+    )
+    assert make_model(f"{tmp_path / 'json.py'}:make").weight.shape == (2, 3)
+    assert sys.modules["json"] is json
 
 
 def test_a_file_with_more_than_the_model_is_one_sentence(tmp_path: Path) -> None:

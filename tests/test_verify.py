@@ -251,6 +251,18 @@ def test_every_dtype_passes_or_is_said_not_to_be_computed(
     assert "stored_dtype_max_abs_diff" in answers.values
 
 
+def test_a_dtype_that_an_older_torch_lacks_is_compared_but_not_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch, "float8_e8m0fnu")
+    before = raw_file(tmp_path / "a.safetensors", "F8_E8M0", [20, 4], bytes(range(80)))
+    report = convert(before, {"feature_map": [1, 2, 2]}, tmp_path / "b.safetensors")
+    assert [check.passed for check in report.layers[0].checks] == [True, True, None]
+    after = raw_file(tmp_path / "c.safetensors", "F8_E8M0", [20, 1, 2, 2], bytes(80))
+    proof = proof_of(make_spec({"feature_map": [1, 2, 2]}), before, after, "bytes")
+    assert "differs from the original in 79 of 80" in proof.problems[0]
+
+
 def test_sub_byte_weights_are_compared_but_not_computed(tmp_path: Path) -> None:
     before = raw_file(tmp_path / "f4.safetensors", "F4", [2, 4], bytes(range(4)))
     after = raw_file(tmp_path / "f4.fcn.safetensors", "F4", [2, 1, 2, 2], bytes(range(4)))

@@ -38,7 +38,7 @@ def read_manifest(path: Path, folder: Path | None, spec: Path | None) -> list[Jo
     text, _ = read_text(path, MAX_MANIFEST_BYTES)
     document = read_yaml(text, path.name)
     if not isinstance(document.data, list):
-        raise SpecError([f"a manifest is a list of `- source: FILE` ({path.name}:1)"])
+        raise SpecError(f"a manifest is a list of `- source: FILE` ({path.name}:1)")
     problems = [
         *document.problems,
         *(
@@ -48,7 +48,7 @@ def read_manifest(path: Path, folder: Path | None, spec: Path | None) -> list[Jo
         ),
     ]
     if problems:
-        raise SpecError(problems)
+        raise SpecError(*problems)
     entries = [Entry.model_validate(entry) for entry in document.data]
     return [_job(entry, path.parent, folder, spec) for entry in entries]
 

@@ -66,6 +66,7 @@ def batch(
     from fcn_convert.cli.result import show_batch
     from fcn_convert.report.batch import make_batch_report
     from fcn_convert.report.files import check_paths, write_report
+    from fcn_convert.workers import cores
 
     taken = shard_of(shard, os.environ)
     every = chosen(sources or (), out_dir, spec, manifest)
@@ -74,7 +75,7 @@ def batch(
     if out_dir:
         make_folder(out_dir)
     mine = [replace(job, level=level, force=force, strict=strict) for job in part(every, taken)]
-    pieces = _run(mine, jobs or len(os.sched_getaffinity(0)), scheduler, quiet=quiet)
+    pieces = _run(mine, jobs or cores(), scheduler, quiet=quiet)
     result = make_batch_report(pieces, taken)
     for path in report or ():
         write_report(result, path, replace=force)

@@ -83,7 +83,7 @@ class Checkpoint:
         own = self.index.layout
         if own and layout not in {None, own}:
             raise SpecError(
-                [f"{self.path} is {self.index.format}, whose layout is {own}, not {layout}"]
+                f"{self.path} is {self.index.format}, whose layout is {own}, not {layout}"
             )
         try:
             found = self.index.state_dict(path)

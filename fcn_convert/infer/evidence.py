@@ -152,7 +152,7 @@ def _together(scores: Sequence[Score]) -> Score:
 def why_not(weight: TensorInfo) -> str:
     """Return why nothing can be said of a weight; empty where it can."""
     rows, features = weight.shape
-    if weight.dtype.torch is None or weight.dtype.name in {"BOOL", "C64"}:
+    if weight.dtype.torch is None or weight.dtype.name in {"BOOL", "C64", "F8_E8M0"}:
         return f"{weight.dtype.name} weights are not looked at"
     if rows < FEWEST_ROWS:
         return f"{rows} output features are too few"

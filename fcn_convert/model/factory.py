@@ -17,6 +17,7 @@ from fcn_convert.model.tracing import one_line, raised_at
 from fcn_convert.torch_quietly import Tensor, nn, torch
 
 FORM = "`package.module:factory` or `path/to/file.py:factory`"
+PREFIX = "fcn_convert_model_"
 MAX_NUMBERS = 1 << 27
 """Numbers of an input that are computed with."""
 
@@ -67,11 +68,12 @@ def _imported(place: str) -> Any:
     if not path.is_file():
         raise ModelError(f"--model {printable(place)}: is no file; expected {FORM}")
     sys.path.insert(0, str(path.resolve().parent))  # for what lies beside it
-    found = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"{PREFIX}{path.stem}"  # or a json.py would take the place of Python's own
+    found = importlib.util.spec_from_file_location(name, path)
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
-    sys.modules[path.stem] = module  # as for a dataclass, which looks itself up
+    sys.modules[name] = module  # as for a dataclass, which looks itself up
     found.loader.exec_module(module)
     return module
 

@@ -13,7 +13,7 @@ from fcn_convert.model.build import Converted, make_convertible
 from fcn_convert.model.factory import make_model
 from fcn_convert.model.names import names_in_model
 from fcn_convert.tensors import StateDict
-from fcn_convert.torch_quietly import Tensor, fx, nn
+from fcn_convert.torch_quietly import Tensor, fx, nn, torch
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def tensors_of(checkpoint: Checkpoint, state_dict: StateDict) -> dict[str, Tenso
     """Read the tensors of a state dict with our own readers: no code of the file runs."""
     found: dict[str, Tensor] = {}
     for name, tensor in state_dict.tensors.items():
-        if tensor.dtype.torch is None:
+        if not hasattr(torch, tensor.dtype.torch or ""):  # which older ones lack some of
             raise ModelError(
                 f"{checkpoint.path}: {printable(name)} is {tensor.dtype.name}, which torch lacks: "
                 "no network can be run with it; verify it without --model"
