@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -160,6 +161,8 @@ def test_an_output_that_is_an_input_is_an_error(tree: Path) -> None:
         pytest.param(["empty", "-o", "out"], "empty: no checkpoint found", id="empty-folder"),
         pytest.param(["a.pth", "-o", "file"], "file: is no folder", id="no-such-folder"),
         pytest.param(["a.pth", "-o", "o", "--shard", "0/3"], "expected I/N", id="shard-0"),
+        pytest.param(["a.pth", "-o", "o", "--shard", "1/9999999"], "1000000 at", id="many-shards"),
+        pytest.param(["a.pth", "-o", "o", "--shard", f"1/{'9' * 5000}"], "expected", id="shard-9…"),
         pytest.param(["a.pth", "-o", "o", "--report", "r.txt"], "no report has", id="report"),
         pytest.param(["a.pth", "-o", "o", "--report", "a.yaml"], "no report has", id="spec"),
         pytest.param(["a.json", "-o", "o", "--report", "a.json"], "only read", id="source"),
@@ -297,6 +300,17 @@ def test_the_reports_of_all_shards_are_merged_to_the_whole(tree: Path, tmp_path:
     assert (tmp_path / "all.md").read_text().startswith("### ✅ 3 conversions: 3 converted\n")
     missing = invoke("report", "merge", reports[1], "-o", out)
     assert str(missing.exception) == "the reports of these shards are missing: 1/2"
+    for count, message in (
+        (9, "1/9, 3/9, 4/9, 5/9, 6/9, 7/9, 8/9, 9/9"),
+        (10**6, "1/1000000, .* 9/1000000 and 999991 more"),
+        (3 * 10**6, "is no JSON report of a batch"),
+        (1, "is no JSON report of a batch"),
+        ("2", "is no JSON report of a batch"),
+    ):
+        edit_report(reports[1], "shard", "count", value=count)
+        missing = invoke("report", "merge", reports[1], "-o", out)
+        assert re.search(f"{message}$|{message}, as", str(missing.exception)), count
+    edit_report(reports[1], "shard", "count", value=2)
     twice = invoke("report", "merge", *reports, reports[0], out, "-o", tmp_path / "x.json")
     assert "merge reports of different conversions" in str(twice.exception)
     over = invoke("report", "merge", *reports, "-o", reports[0])

@@ -18,7 +18,7 @@ from fcn_convert.beside import (
 )
 from fcn_convert.errors import FcnConvertError, OutputError, quoted
 from fcn_convert.proof import Level
-from fcn_convert.report.batch import Shard
+from fcn_convert.report.batch import MAX_SHARDS, Shard
 
 INDEX_SUFFIX = ".index.json"
 SUFFIXES = (
@@ -235,10 +235,13 @@ def _of_slurm(environment: Mapping[str, str]) -> Shard | None:
 
 def _parsed(text: str) -> Shard:
     """Return the shard that `I/N` names, I from 1 to N; raises BatchError for another text."""
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise BatchError(f"--shard {text}: expected I/N with I from 1 to N, say 1/4")
-    return Shard(int(number), int(count))
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
+    shard = Shard(int(found[1]), int(found[2])) if found else None
+    if shard is None or not shard.exists:
+        raise BatchError(
+            f"--shard {text}: expected I/N with I from 1 to N, {MAX_SHARDS} at most, say 1/4"
+        )
+    return shard
 
 
 def part(jobs: list[Job], shard: Shard | None) -> list[Job]:

@@ -17,8 +17,8 @@ from fcn_convert.errors import FcnConvertError
 from fcn_convert.formats.source import SourceFile
 from fcn_convert.proof import LEVELS
 from fcn_convert.report import FileEntry, PartEntry
+from fcn_convert.report.reading import read_report
 
-MAX_REPORT_BYTES = 1 << 28
 CHUNK_BYTES = 1 << 23
 Tick = Callable[[], None]
 """Called now and then; what it raises stops the work."""
@@ -67,10 +67,7 @@ def record_beside(output: Path) -> Record | None:
     """Return what is recorded beside an output; None where there is no report, or another's."""
     path = report_beside(output)
     try:
-        with SourceFile(path) as file:
-            if file.size > MAX_REPORT_BYTES:
-                return None
-            return _parsed(path, json.loads(file.pread(0, file.size)))
+        return _parsed(path, json.loads(read_report(path)))
     except (FcnConvertError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

@@ -14,8 +14,6 @@ from fcn_convert.tensors import DTYPES
 if TYPE_CHECKING:
     from fcn_convert.head_code.schema import ReportModel
 
-MAX_REPORT_BYTES = 1 << 28
-
 
 @dataclass(frozen=True)
 class Layer:
@@ -79,13 +77,10 @@ def read_head(path: Path) -> ReportedHead:
     """Read a JSON report; raises ReportError for another file, CheckpointError if unreadable."""
     from pydantic import ValidationError  # noqa: PLC0415 - slow to import
 
-    from fcn_convert.formats.source import SourceFile  # noqa: PLC0415 - only to read a file
     from fcn_convert.head_code.schema import ReportModel  # noqa: PLC0415 - pydantic, likewise
+    from fcn_convert.report.reading import read_report  # noqa: PLC0415 - only to read a file
 
-    with SourceFile(path) as file:
-        if file.size > MAX_REPORT_BYTES:
-            raise ReportError(f"{path}: has {file.size} bytes, more than any report")
-        raw = file.pread(0, file.size)
+    raw = read_report(path)
     try:
         model = ReportModel.model_validate_json(raw)
     except ValidationError as error:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fcn_convert.errors import FcnConvertError, quoted
-from fcn_convert.formats.source import SourceFile
 from fcn_convert.report import versions
+from fcn_convert.report.reading import read_report
 
 SCHEMA_VERSION = 1
-MAX_BYTES = 1 << 30
+MAX_SHARDS = 1_000_000
 
 Outcome = Literal["converted", "up to date", "check failed", "unusable", "bug"]
 STATUSES: Mapping[Outcome, int] = {
@@ -52,6 +52,11 @@ class Shard:
 
     number: int
     count: int
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is such a part, of a number of parts that somebody could have."""
+        return 1 <= self.number <= self.count <= MAX_SHARDS
 
     def __str__(self) -> str:
         return f"{self.number}/{self.count}"
@@ -103,9 +108,7 @@ def make_batch_report(pieces: Iterable[Piece], shard: Shard | None = None) -> Ba
 def read_batch_report(path: Path) -> BatchReport:
     """Return the report in a JSON file; raises FcnConvertError where it holds none."""
     try:
-        with SourceFile(path) as file:
-            data = json.loads(file.pread(0, min(file.size, MAX_BYTES + 1)))
-        return _from_dict(data)
+        return _from_dict(json.loads(read_report(path)))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise FcnConvertError(
             f"{path}: is no JSON report of a batch, as `fcn-convert batch --report` writes it"
@@ -122,6 +125,8 @@ def _from_dict(data: Mapping[str, Any]) -> BatchReport:
         for piece in data["pieces"]
     ]
     shard = Shard(**data["shard"]) if data["shard"] else None
+    if shard and not (type(shard.number) is type(shard.count) is int and shard.exists):
+        raise ValueError
     report = BatchReport(tuple(pieces), shard, dict(data["versions"]))
     if report.as_dict() != data:  # whatever else was written into it
         raise ValueError
@@ -156,7 +161,8 @@ def merged(reports: Mapping[str, BatchReport]) -> BatchReport:
 
 def _check_shards(reports: Mapping[str, BatchReport]) -> None:
     shards = {report.shard for report in reports.values() if report.shard}
-    every = {Shard(n, shard.count) for shard in shards for n in range(1, shard.count + 1)}
-    missing = sorted(map(str, every - shards))
-    if missing:
-        raise FcnConvertError(f"the reports of these shards are missing: {quoted(missing)}")
+    for count in sorted({shard.count for shard in shards}):
+        missing = sorted({*range(1, count + 1)} - {s.number for s in shards if s.count == count})
+        if missing:
+            listed = quoted(f"{number}/{count}" for number in missing)
+            raise FcnConvertError(f"the reports of these shards are missing: {listed}")
