@@ -79,7 +79,7 @@ def convert(
         if dry_run:
             place.check_free()
             entry = FileEntry(str(place.target), plan.format, 0, None)
-            evidence = _findings(resolved, original, level)
+            evidence = _findings(resolved, state_dict, original, level)
             return _passed(make_report(*known, entry, None, evidence, strict=strict))
         advance = _counter(progress, plan, resolved, level)
         try:
@@ -90,7 +90,7 @@ def convert(
                     with draft.file(file.name) as descriptor:
                         write(file, original, descriptor, advance)
                 with open_checkpoint(draft.path) as converted, Workers(1) as other:
-                    started = other.start(_findings, resolved, original, level)
+                    started = other.start(_findings, resolved, state_dict, original, level)
                     proof = verify(parsed, original, converted, level, digests, advance)
                     entry = entry_of(converted, proof.written, draft.target)
                     evidence = started.result()
@@ -134,7 +134,7 @@ def verify_conversion(
         with Digests(_threads_to_read(level)) as digests, Workers(1) as other:
             if level == "activations":
                 start_importing_torch()
-            started = other.start(_findings, resolved, before, level)
+            started = other.start(_findings, resolved, state_dict, before, level)
             proof = verify(parsed, before, after, level, digests, advance)
             evidence = started.result()
         before.check_unchanged()
@@ -204,7 +204,9 @@ def _threads_to_read(level: Level) -> int:
     return max(1, cores - 1) if level == "activations" else cores
 
 
-def _findings(resolved: Resolved, original: Checkpoint, level: Level) -> tuple[Finding, ...]:
+def _findings(
+    resolved: Resolved, state_dict: StateDict, original: Checkpoint, level: Level
+) -> tuple[Finding, ...]:
     """Hold the spec against the weights, where torch is needed anyway."""
     if level != "activations":
         reason = f"at the level {level} no value is computed with"
@@ -214,7 +216,7 @@ def _findings(resolved: Resolved, original: Checkpoint, level: Level) -> tuple[F
     from fcn_convert.torch_settings import SETTINGS  # noqa: PLC0415 - likewise
 
     with SETTINGS:
-        return tuple(findings(original, resolved))
+        return tuple(findings(original, state_dict, resolved))
 
 
 def _read_spec(

@@ -1,60 +1,112 @@
-"""Holds a spec's flatten order against the trained weights."""
+"""Holds a spec's map and flatten order against the trained weights."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from fcn_convert.formats import Checkpoint
+from fcn_convert.infer.contrast import speaks_for
 from fcn_convert.infer.evidence import Sample, read_sample, weigh, why_not
 from fcn_convert.infer.findings import Finding, Pattern, ReadingFound, not_computed, read_maps
+from fcn_convert.infer.maps import candidate_maps, planes
+from fcn_convert.infer.network import Network
 from fcn_convert.infer.readings import Reading, alike, readings
-from fcn_convert.infer.scores import CLEAR_Z, Evidence
+from fcn_convert.infer.scores import CLEAR_Z, LESS_CLEAR, Evidence, Score
 from fcn_convert.layers import DenseLayer, Resolved
+from fcn_convert.spec import FeatureMap
+from fcn_convert.tensors import StateDict
+
+MAX_MAPS = 4
+"""Maps of either kind that a declared one is held against, the squarest first, in every order."""
 
 
-def findings(checkpoint: Checkpoint, resolved: Resolved) -> Iterator[Finding]:
-    """Yield what the weights of each layer that reads a map say of its flatten order.
+def findings(
+    checkpoint: Checkpoint, state_dict: StateDict, resolved: Resolved
+) -> Iterator[Finding]:
+    """Yield what the weights of each layer that reads a map say of the map and its flatten order.
 
     Reads some rows of each; needs torch.
     """
+    network = Network(state_dict)
     for layer in read_maps(resolved):
         reason = why_not(layer.weight)
-        yield not_computed(layer.name, reason) if reason else _finding(checkpoint, layer)
+        if reason:
+            yield not_computed(layer.name, reason)
+        else:
+            yield _finding(layer, read_sample(checkpoint, layer.weight), _maps(network, layer))
 
 
-def _finding(checkpoint: Checkpoint, layer: DenseLayer) -> Finding:
+def _maps(network: Network, layer: DenseLayer) -> list[FeatureMap]:
+    """Return the declared map, those that shapes speak for, and those with as many channels."""
+    declared = layer.head.feature_map
+    shapes = candidate_maps(network, layer.name)
+    near = [fmap for fmap in shapes.candidates if fmap.channels in shapes.channels]
+    places = declared.features // declared.channels
+    same = [FeatureMap("CHW", (declared.channels, *sizes)) for sizes in planes(places)]
+    maps = [*near[:MAX_MAPS], *(same[:MAX_MAPS] if declared.axes == "CHW" else ())]
+    return [declared, *(fmap for fmap in maps if fmap.axes == declared.axes)]
+
+
+def _finding(layer: DenseLayer, sample: Sample, maps: list[FeatureMap]) -> Finding:
     declared = Reading(layer.head.feature_map, layer.head.flatten)
-    others = (r for r in readings([declared.feature_map]) if r.structure != declared.structure)
-    sample = read_sample(checkpoint, layer.weight)
+    others = [r for r in readings(maps) if r.structure != declared.structure]
     evidence = weigh([sample], [declared, *others])
-    found = tuple(_found(evidence, at, declared, sample) for at in range(len(evidence.scores)))
-    best, own = evidence.best, evidence.score(declared)
-    if best is None or own is None:
-        z = max((reading.z for reading in found), default=0.0)
-        reason = f"z = {z:.1f} at best, {CLEAR_Z:.0f} would count"
-        return Finding(layer.name, "says nothing", reason, evidence.rows, found)
-    if not evidence.contradicts(declared):
+    rival = next((s for s in evidence.scores if _contradicts(s, declared, evidence, sample)), None)
+    shown = [s for s in evidence.scores if s is rival or _is_order_of(s.reading, declared)]
+    found = tuple(_found(score, at, declared, sample) for at, score in enumerate(shown))
+    if rival is not None:
+        reason = f"{layer.weight.name}: {_against(rival, declared, evidence, maps)}"
+        return Finding(layer.name, "contradicts", reason, evidence.rows, found)
+    if shown[0].z >= CLEAR_Z:
         return Finding(layer.name, "supports", "", evidence.rows, found)
-    orders = " or ".join(r.flatten for r in alike(best.reading, [declared.feature_map]))
-    reason = (
-        f"{layer.weight.name}: its weights speak against flatten {declared.flatten} "
-        f"(z = {own.z:.1f}) and for {orders} (z = {best.z:.1f}) of feature_map "
-        f"{declared.feature_map}: under that order, neighbouring places are looked at alike"
+    reason = f"z = {shown[0].z:.1f} at best, {CLEAR_Z:.0f} would count"
+    return Finding(layer.name, "says nothing", reason, evidence.rows, found)
+
+
+def _is_order_of(reading: Reading, declared: Reading) -> bool:
+    """Return whether two readings are of one map."""
+    return bool(alike(reading, [declared.feature_map])) or reading == declared
+
+
+def _contradicts(rival: Score, declared: Reading, evidence: Evidence, sample: Sample) -> bool:
+    """Return whether weights clearly go with a reading and not with the declared one."""
+    own = evidence.score(declared)
+    if rival is own or own is None or rival.z < CLEAR_Z:
+        return False
+    if _is_order_of(rival.reading, declared):
+        return own.z <= LESS_CLEAR * rival.z
+    return speaks_for(sample, rival.reading, declared)
+
+
+def _against(rival: Score, declared: Reading, evidence: Evidence, maps: list[FeatureMap]) -> str:
+    """Say what the weights speak against, and what for."""
+    own = evidence.score(declared)
+    z = own.z if own else 0.0
+    if _is_order_of(rival.reading, declared):
+        orders = " or ".join(r.flatten for r in alike(rival.reading, [declared.feature_map]))
+        return (
+            f"its weights speak against flatten {declared.flatten} (z = {z:.1f}) and for {orders} "
+            f"(z = {rival.z:.1f}) of feature_map {declared.feature_map}: under that order, "
+            "neighbouring places are looked at alike"
+        )
+    supported = " or ".join(map(str, alike(rival.reading, maps)))
+    return (
+        f"its weights speak against feature_map {declared} (z = {z:.1f}) and for {supported} "
+        f"(z = {rival.z:.1f}): what only the latter takes for neighbours is looked at more alike"
     )
-    return Finding(layer.name, "contradicts", reason, evidence.rows, found)
 
 
-def _found(evidence: Evidence, at: int, declared: Reading, sample: Sample) -> ReadingFound:
-    score = evidence.scores[at]
-    pattern = None
+def _found(score: Score, at: int, declared: Reading, sample: Sample) -> ReadingFound:
+    reading, pattern = score.reading, None
     if at < 2:
-        sizes, values = sample.pattern(score.reading)
+        sizes, values = sample.pattern(reading)
         pattern = Pattern(sizes, tuple(values))
     return ReadingFound(
-        score.reading.flatten,
-        score.reading == declared,
+        reading.flatten,
+        reading == declared,
         round(score.z, 3),
         round(score.weights, 4),
         round(score.strengths, 4),
         pattern,
+        () if _is_order_of(reading, declared) else reading.feature_map.sizes,
     )

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import sqrt
+from functools import cached_property
+from math import prod, sqrt
 
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.strided import read_tensor, strides_of
@@ -58,31 +59,41 @@ class Sample:
         spread = ranks.std(correction=0).clamp(min=_TINY)
         self.strengths = ((ranks - ranks.mean()) / spread).to(torch.float32)
 
-    def shuffled(self) -> tuple[float, float]:
-        """Return the mean and the deviation of the correlation of two columns by chance."""
+        self._alike: dict[int, tuple[Tensor, Tensor]] = {}
+
+    @cached_property
+    def chance(self) -> tuple[float, float]:
+        """The mean and the deviation of the correlation of two columns by chance."""
         seed = torch.Generator().manual_seed(0)
         features = self.columns.shape[1]
         found = []
         for _ in range(1 + SHUFFLED_PAIRS // features):
             order = torch.randperm(features, generator=seed)[: SHUFFLED_PAIRS + 1]
             alive = self.alive[order]
-            found.append(_products(self.columns[:, order], 0)[alive[1:] & alive[:-1]])
+            found.append(_products(self.columns[:, order], 1)[alive[1:] & alive[:-1]])
         every = torch.cat(found)
         return (float(every.mean()), float(every.std())) if every.numel() > 1 else (0.0, 0.0)
 
-    def score(self, reading: Reading, chance: tuple[float, float]) -> Score:
+    def score(self, reading: Reading) -> Score:
         """Return how alike neighbours are under a reading."""
-        columns = self.columns.view(self.rows, *reading.sizes)
-        alive, strengths = self.alive.view(reading.sizes), self.strengths.view(1, *reading.sizes)
         weights, norms = [], []
-        for axis in (at for at, name in enumerate(reading.flatten) if name != "C"):
-            last = reading.sizes[axis] - 1
-            both = alive.narrow(axis, 0, last) & alive.narrow(axis, 1, last)
-            weights.append(_products(columns, axis)[both])
-            norms.append(_products(strengths, axis).flatten())
-        together, together_z = _mean_and_z(torch.cat(weights), *chance)
+        for distance, first in neighbours(reading).items():
+            weights.append(self.alike(distance, first))
+            norms.append(_products(self.strengths[None], distance)[first[:-distance]])
+        together, together_z = _mean_and_z(torch.cat(weights), *self.chance)
         as_strong, as_strong_z = _mean_and_z(torch.cat(norms), 0.0, 1.0)
         return Score(reading, together, as_strong, together_z, as_strong_z)
+
+    def alike(self, distance: int, first: Tensor) -> Tensor:
+        """Return how each of some columns correlates with the one so far behind it.
+
+        first: (features_in,), whether it is one of them; pairs of which one is dead are left out.
+        """
+        if distance not in self._alike:
+            both = self.alive[:-distance] & self.alive[distance:]
+            self._alike[distance] = _products(self.columns, distance), both
+        products, both = self._alike[distance]
+        return products[first[:-distance] & both]
 
     def pattern(self, reading: Reading) -> tuple[tuple[int, ...], list[float]]:
         """Return how each place of a map goes with the middle one, over all kernels.
@@ -104,10 +115,21 @@ class Sample:
 _TINY = 1e-300
 
 
-def _products(values: Tensor, axis: int) -> Tensor:
-    """Return the product of each two columns that follow each other along an axis of the map."""
-    last = values.shape[axis + 1] - 1
-    return (values.narrow(axis + 1, 0, last) * values.narrow(axis + 1, 1, last)).sum(0)
+def neighbours(reading: Reading) -> dict[int, Tensor]:
+    """Return which elements of the vector have a neighbour behind them, by how far behind it is."""
+    found = {}
+    for axis, (name, size) in enumerate(zip(reading.flatten, reading.sizes, strict=True)):
+        if name != "C" and size > 1:
+            first = torch.ones(reading.sizes, dtype=torch.bool)
+            first.select(axis, size - 1).fill_(False)
+            found[prod(reading.sizes[axis + 1 :])] = first.flatten()
+    return found
+
+
+def _products(columns: Tensor, distance: int) -> Tensor:
+    """Return the product of each column and the one so far behind it."""
+    last = columns.shape[1] - distance
+    return torch.einsum("rc,rc->c", columns[:, :last], columns[:, distance:])
 
 
 def _ranks(values: Tensor) -> Tensor:
@@ -127,9 +149,8 @@ def _mean_and_z(values: Tensor, mean: float, deviation: float) -> tuple[float, f
 
 def weigh(samples: Sequence[Sample], readings: Sequence[Reading]) -> Evidence:
     """Rank the readings of one map by how well they go with all layers that read it."""
-    chances = [sample.shuffled() for sample in samples]
     scores = [
-        _together([s.score(reading, c) for s, c in zip(samples, chances, strict=True)])
+        _together([sample.score(reading) for sample in samples])
         for reading in readings
         if reading.is_spatial
     ]

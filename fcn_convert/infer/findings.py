@@ -28,6 +28,7 @@ class ReadingFound:
 
     weights, strengths: mean correlation of neighbouring places, of their weights and of the ranks
     of their norms. z: both, in deviations of what chance gives. pattern: of the best two only.
+    feature_map: its sizes where it is not the declared one, else empty.
     """
 
     flatten: str
@@ -36,6 +37,7 @@ class ReadingFound:
     weights: float
     strengths: float
     pattern: Pattern | None
+    feature_map: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

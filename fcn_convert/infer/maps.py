@@ -184,15 +184,15 @@ def _shapes(area: int, spatial: _Spatial) -> tuple[list[tuple[int, ...]], Surene
     if spatial.axes == 1:
         return [(area,)], "shapes"
     if spatial.axes == 3:
-        volumes = [(d, *plane) for d in _divisors(area) for plane in _planes(area // d)]
+        volumes = [(d, *plane) for d in _divisors(area) for plane in planes(area // d)]
         return sorted(volumes, key=lambda sizes: max(sizes) - min(sizes)), "open"
     if sum(spatial.flat) == 1:
         return [(1, area) if spatial.flat[0] else (area, 1)], "shapes"
-    planes = _planes(area)
-    return planes, "square" if planes[0][0] == planes[0][1] else "open"
+    found = planes(area)
+    return found, "square" if found[0][0] == found[0][1] else "open"
 
 
-def _planes(area: int) -> list[tuple[int, ...]]:
+def planes(area: int) -> list[tuple[int, ...]]:
     """Return H and W, the squarest first."""
     planes: list[tuple[int, ...]] = [(h, area // h) for h in _divisors(area)]
     return sorted(planes, key=lambda plane: (abs(plane[0] - plane[1]), plane))

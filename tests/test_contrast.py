@@ -1,0 +1,116 @@
+"""A declared map that is not the one that the weights were trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trained
+from safetensors.torch import save_file
+from torch.nn.functional import avg_pool2d
+
+from fcn_convert.formats import open_checkpoint
+from fcn_convert.infer.doubts import findings
+from fcn_convert.infer.findings import Finding
+from fcn_convert.layers import resolve
+from fcn_convert.spec import make_spec
+
+SIZES = (16, 6, 8)
+WRONG = {
+    "H and W as one": (16, 48, 1),
+    "two channels as one, along H": (8, 12, 8),
+    "two channels as one, along W": (8, 6, 16),
+    "four channels as one": (4, 12, 16),
+    "each channel as four": (64, 3, 4),
+    "each channel as two": (32, 3, 8),
+    "another factoring": (16, 4, 12),
+}
+
+
+def smooth(order: str, window: tuple[int, int] = (3, 3), sizes: Any = SIZES) -> torch.Tensor:
+    """Weights (48, features) that vary smoothly over the map, flattened in an order."""
+    torch.manual_seed(0)
+    c, h, w = sizes
+    maps = torch.randn(48, c, h + window[0] - 1, w + window[1] - 1)
+    maps = avg_pool2d(maps, window, stride=1)
+    return maps.permute(0, *(1 + "CHW".index(axis) for axis in order)).flatten(1)
+
+
+def said_of(
+    weight: torch.Tensor, sizes: tuple[int, ...], order: str, path: Path, channels: int = 16
+) -> Finding:
+    tensors = {"conv.weight": torch.randn(channels, 3, 3, 3), "fc.weight": weight.contiguous()}
+    save_file(tensors, path / "a.safetensors")
+    spec = make_spec({"feature_map": list(sizes), "flatten": order, "dense": ["fc"]})
+    with open_checkpoint(path / "a.safetensors") as checkpoint:
+        state_dict = checkpoint.state_dict(None)
+        [finding] = findings(checkpoint, state_dict, resolve(spec, state_dict))
+    return finding
+
+
+@pytest.mark.parametrize("order", ["CHW", "HWC", "WHC"])
+@pytest.mark.parametrize("sizes", WRONG.values(), ids=WRONG)
+def test_a_wrong_factoring_is_contradicted_and_the_right_one_named(
+    sizes: tuple[int, ...], order: str, tmp_path: Path
+) -> None:
+    found = said_of(smooth(order), sizes, order, tmp_path)
+    assert found.outcome == "contradicts"
+    assert f"16×6×8 {order}" in found.reason
+    best = next(reading for reading in found.readings if reading.feature_map)
+    assert best.feature_map in {(16, 6, 8), (16, 8, 6)}
+    assert [reading.declared for reading in found.readings].count(True) == 1
+
+
+@pytest.mark.parametrize("order", ["CHW", "HWC", "WHC", "HCW"])
+@pytest.mark.parametrize(
+    ("window", "sizes"),
+    [
+        pytest.param((3, 3), SIZES, id="smooth"),
+        pytest.param((1, 3), (8, 4, 24), id="along W only"),
+        pytest.param((3, 1), (8, 24, 4), id="along H only"),
+        pytest.param((2, 2), (32, 2, 2), id="2 × 2"),
+        pytest.param((5, 5), (4, 12, 12), id="very smooth"),
+    ],
+)
+def test_the_right_map_is_never_contradicted(
+    window: tuple[int, int], sizes: tuple[int, int, int], order: str, tmp_path: Path
+) -> None:
+    found = said_of(smooth(order, window, sizes), sizes, order, tmp_path)
+    assert found.outcome in {"supports", "says nothing"}, found.reason
+
+
+NOTHING = {
+    "random": torch.randn_like,
+    "uniform": torch.rand_like,
+    "constant": torch.ones_like,
+    "zeros": torch.zeros_like,
+    "NaN": lambda w: torch.full_like(w, float("nan")),
+    "bfloat16": lambda w: torch.randn_like(w).bfloat16(),
+    "float16": lambda w: torch.randn_like(w).half(),
+    "pruned": lambda w: torch.randn_like(w) * (torch.rand(w.shape[1]) > 0.7),
+    "pruned one by one": lambda w: torch.randn_like(w) * (torch.rand_like(w) > 0.9),
+    "orthogonal": lambda w: torch.nn.init.orthogonal_(torch.empty_like(w)),
+    "four rows": lambda w: torch.randn(4, w.shape[1]),
+    "rows alike": lambda w: torch.randn(1, w.shape[1]).expand(48, -1),
+}
+
+
+@pytest.mark.parametrize("sizes", [SIZES, *WRONG.values()], ids=["right", *WRONG])
+@pytest.mark.parametrize("make", NOTHING.values(), ids=NOTHING)
+def test_weights_without_a_pattern_contradict_no_map(
+    make: Any, sizes: tuple[int, ...], tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    assert said_of(make(smooth("CHW")), sizes, "CHW", tmp_path).outcome == "says nothing"
+
+
+@pytest.mark.parametrize("order", ["CHW", "HWC"])
+def test_on_a_trained_net(order: str, tmp_path: Path) -> None:
+    net = trained.trained(trained.Recipe(12, 48, order, 20, pool=False))
+    weight = net["classifier.0.weight"]
+    assert said_of(weight, (12, 6, 6), order, tmp_path).outcome == "supports"
+    found = said_of(weight, (12, 36, 1), order, tmp_path, channels=12)
+    assert found.outcome == "contradicts"
+    assert f"12×6×6 {order}" in found.reason
