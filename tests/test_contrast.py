@@ -9,7 +9,7 @@ import pytest
 import torch
 import trained
 from safetensors.torch import save_file
-from torch.nn.functional import avg_pool2d
+from torch.nn.functional import avg_pool2d, avg_pool3d
 
 from fcn_convert.formats import open_checkpoint
 from fcn_convert.infer.doubts import findings
@@ -63,6 +63,19 @@ def test_a_wrong_factoring_is_contradicted_and_the_right_one_named(
     assert [reading.declared for reading in found.readings].count(True) == 1
 
 
+@pytest.mark.parametrize("order", ["CHW", "HWC", "HCW"])
+@pytest.mark.parametrize("window", [(3, 3), (2, 2)], ids=["smooth", "less smooth"])
+def test_h_and_w_that_changed_places_are_told(
+    window: tuple[int, int], order: str, tmp_path: Path
+) -> None:
+    found = said_of(smooth(order, window), (16, 8, 6), order, tmp_path)
+    assert found.outcome == "contradicts"
+    assert ", or for feature_map 16×6×8:" in found.reason
+    best = found.readings[0]
+    assert best.feature_map == ()
+    assert f"for {best.flatten} (z" in found.reason
+
+
 @pytest.mark.parametrize("order", ["CHW", "HWC", "WHC", "HCW"])
 @pytest.mark.parametrize(
     ("window", "sizes"),
@@ -78,6 +91,15 @@ def test_the_right_map_is_never_contradicted(
     window: tuple[int, int], sizes: tuple[int, int, int], order: str, tmp_path: Path
 ) -> None:
     found = said_of(smooth(order, window, sizes), sizes, order, tmp_path)
+    assert found.outcome in {"supports", "says nothing"}, found.reason
+
+
+@pytest.mark.parametrize("order", ["CHW", "HWC", "WHC", "HCW"])
+def test_channels_that_are_alike_do_not_contradict_an_order(order: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    maps = avg_pool3d(torch.randn(48, 17, 10, 6), (2, 5, 1), stride=1)
+    weight = maps.permute(0, *(1 + "CHW".index(axis) for axis in order)).flatten(1)
+    found = said_of(weight, (16, 6, 6), order, tmp_path)
     assert found.outcome in {"supports", "says nothing"}, found.reason
 
 

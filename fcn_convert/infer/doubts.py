@@ -50,9 +50,13 @@ def _maps(network: Network, layer: DenseLayer) -> list[FeatureMap]:
 def _finding(layer: DenseLayer, sample: Sample, maps: list[FeatureMap]) -> Finding:
     declared = Reading(layer.head.feature_map, layer.head.flatten)
     others = [r for r in readings(maps) if r.structure != declared.structure]
-    evidence = weigh([sample], [declared, *others])
+    evidence = weigh([sample], [declared, *(_of_map(declared.feature_map, r) for r in others)])
     rival = next((s for s in evidence.scores if _contradicts(s, declared, evidence, sample)), None)
-    shown = [s for s in evidence.scores if s is rival or _is_order_of(s.reading, declared)]
+    shown = [
+        score
+        for score in evidence.scores
+        if score is rival or score.reading.feature_map == declared.feature_map
+    ]
     found = tuple(_found(score, at, declared, sample) for at, score in enumerate(shown))
     if rival is not None:
         reason = f"{layer.weight.name}: {_against(rival, declared, evidence, maps)}"
@@ -63,9 +67,9 @@ def _finding(layer: DenseLayer, sample: Sample, maps: list[FeatureMap]) -> Findi
     return Finding(layer.name, "says nothing", reason, evidence.rows, found)
 
 
-def _is_order_of(reading: Reading, declared: Reading) -> bool:
-    """Return whether two readings are of one map."""
-    return bool(alike(reading, [declared.feature_map])) or reading == declared
+def _of_map(feature_map: FeatureMap, reading: Reading) -> Reading:
+    """Return the reading as one of this map, if it has one that no weight can tell from it."""
+    return next(iter(alike(reading, [feature_map])), reading)
 
 
 def _contradicts(rival: Score, declared: Reading, evidence: Evidence, sample: Sample) -> bool:
@@ -73,8 +77,12 @@ def _contradicts(rival: Score, declared: Reading, evidence: Evidence, sample: Sa
     own = evidence.score(declared)
     if rival is own or own is None or rival.z < CLEAR_Z:
         return False
-    if _is_order_of(rival.reading, declared):
-        return own.z <= LESS_CLEAR * rival.z
+    if rival.reading.feature_map == declared.feature_map:
+        if own.z <= LESS_CLEAR * rival.z:
+            return True
+        # Where C lies elsewhere, neighbours are held against channels, which may be alike, too.
+        if rival.reading.flatten.index("C") != declared.flatten.index("C"):
+            return False
     return speaks_for(sample, rival.reading, declared)
 
 
@@ -82,17 +90,20 @@ def _against(rival: Score, declared: Reading, evidence: Evidence, maps: list[Fea
     """Say what the weights speak against, and what for."""
     own = evidence.score(declared)
     z = own.z if own else 0.0
-    if _is_order_of(rival.reading, declared):
-        orders = " or ".join(r.flatten for r in alike(rival.reading, [declared.feature_map]))
+    supported = alike(rival.reading, maps)
+    orders = [r.flatten for r in supported if r.feature_map == declared.feature_map]
+    if not orders:
         return (
-            f"its weights speak against flatten {declared.flatten} (z = {z:.1f}) and for {orders} "
-            f"(z = {rival.z:.1f}) of feature_map {declared.feature_map}: under that order, "
-            "neighbouring places are looked at alike"
+            f"its weights speak against feature_map {declared} (z = {z:.1f}) and for "
+            f"{' or '.join(map(str, supported))} (z = {rival.z:.1f}): what only the latter takes "
+            "for neighbours is looked at more alike"
         )
-    supported = " or ".join(map(str, alike(rival.reading, maps)))
+    swapped = next((r.feature_map for r in supported if r.flatten == declared.flatten), None)
     return (
-        f"its weights speak against feature_map {declared} (z = {z:.1f}) and for {supported} "
-        f"(z = {rival.z:.1f}): what only the latter takes for neighbours is looked at more alike"
+        f"its weights speak against flatten {declared.flatten} (z = {z:.1f}) and for "
+        f"{' or '.join(dict.fromkeys(orders))} (z = {rival.z:.1f}) of feature_map "
+        f"{declared.feature_map}{f', or for feature_map {swapped}' if swapped else ''}: under that "
+        "order, neighbouring places are looked at alike"
     )
 
 
@@ -101,6 +112,7 @@ def _found(score: Score, at: int, declared: Reading, sample: Sample) -> ReadingF
     if at < 2:
         sizes, values = sample.pattern(reading)
         pattern = Pattern(sizes, tuple(values))
+    other = reading.feature_map != declared.feature_map
     return ReadingFound(
         reading.flatten,
         reading == declared,
@@ -108,5 +120,5 @@ def _found(score: Score, at: int, declared: Reading, sample: Sample) -> ReadingF
         round(score.weights, 4),
         round(score.strengths, 4),
         pattern,
-        () if _is_order_of(reading, declared) else reading.feature_map.sizes,
+        reading.feature_map.sizes if other else (),
     )
