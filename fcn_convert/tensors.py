@@ -158,6 +158,11 @@ def is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:
     )
 
 
+def parent(name: str) -> str:
+    """Return the module that a module or a tensor is in; empty for one at the top."""
+    return name.rpartition(".")[0]
+
+
 def shown(text: str) -> str:
     """Quote a file's text for a message: escaped, and cut where it is long."""
     return repr(text) if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]!r}…"

@@ -55,6 +55,7 @@ class Checkpoint:
         self.path = path
         self.files = files
         self.index = index
+        self._taken: dict[tuple[str | None, str | None], StateDict] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -80,6 +81,11 @@ class Checkpoint:
         Raises CheckpointError as `Index.state_dict` does, SpecError for a layout that is not the
         container's.
         """
+        if (path, layout) not in self._taken:
+            self._taken[path, layout] = self._state_dict(path, layout)
+        return self._taken[path, layout]
+
+    def _state_dict(self, path: str | None, layout: str | None) -> StateDict:
         own = self.index.layout
         if own and layout not in {None, own}:
             raise SpecError(

@@ -118,7 +118,7 @@ class _Part:
 
 
 def _by_file(path: Path, weight_map: dict[str, object]) -> dict[str, set[str]]:
-    """Return the names that each file is to hold, files in their natural order."""
+    """Return the names that each file is to hold, files in the order of theirs."""
     by_file: dict[str, set[str]] = {}
     for name, file in weight_map.items():
         if not isinstance(file, str):

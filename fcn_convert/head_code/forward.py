@@ -5,9 +5,10 @@ from __future__ import annotations
 import keyword
 from dataclasses import dataclass
 
-from fcn_convert.head_code.modules import Modules, parent_of, reference
+from fcn_convert.head_code.modules import Modules, reference
 from fcn_convert.head_code.reading import Layer
 from fcn_convert.spec import AXES
+from fcn_convert.tensors import parent
 
 INDENT = "    "
 
@@ -80,7 +81,7 @@ def _line(call: Call, given: list[str]) -> str:
 def _units(modules: Modules, reserved: set[str]) -> list[Unit]:
     units: dict[str, Unit] = {}
     for layer in modules.head.layers:
-        container = parent_of(layer.name)
+        container = parent(layer.name)
         name = container if container in modules.chains else layer.name
         if name not in units:
             last = modules.chains[name][-1] if name in modules.chains else layer
@@ -98,7 +99,7 @@ def _calls(units: list[Unit], maps: list[str]) -> list[Call]:
             for other in units[:at]
             if other.last.features_out == needed.features_in and other.last.head == needed.head
         ]
-        kin = [other for other in fitting if parent_of(other.name) == parent_of(unit.name)]
+        kin = [other for other in fitting if parent(other.name) == parent(unit.name)]
         if needed.reads == "map":
             calls.append(Call(unit, maps[needed.head], None))
         elif fitting:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from fcn_convert.errors import printable
 from fcn_convert.head_code.reading import Layer, ReportedHead
 from fcn_convert.report import convolution_line
+from fcn_convert.tensors import parent
 
 MAX_GAPS = 64
 """Positions without tensors that a Sequential is filled up with; beyond, its members are named."""
@@ -44,7 +45,7 @@ class Modules:
             _insert(self.root, layer.name, _convolution(layer))
         members: dict[str, list[Layer]] = {}
         for layer in head.layers:
-            members.setdefault(parent_of(layer.name), []).append(layer)
+            members.setdefault(parent(layer.name), []).append(layer)
         sequences = {n: found for n, found in members.items() if n and self.at(n).is_sequence}
         self.chains = {name: found for name, found in sequences.items() if _is_chain(found)}
         for name, layers in self.chains.items():
@@ -62,7 +63,7 @@ class Modules:
         first = min(int(_last(layer.name)) for layer in layers)
         for name, parts in self.head.kept_modules.items():
             number = _last(name)
-            inside = parent_of(name) == container and _is_number(number) and int(number) > first
+            inside = parent(name) == container and _is_number(number) and int(number) > first
             line = _elementwise(parts, len(layers[0].shape) - 2) if inside else None
             if line and number not in self.at(container).children:
                 _insert(self.root, name, line)
@@ -82,11 +83,6 @@ def reference(name: str) -> str:
     if all(map(_is_attribute, name.split("."))):
         return f"self.{name}"
     return f"self.get_submodule({name!r})"
-
-
-def parent_of(name: str) -> str:
-    """Return the name of the container of a module; empty for one at the top."""
-    return name.rpartition(".")[0]
 
 
 def _statements(modules: Modules, at: str, name: str, node: Node) -> Iterator[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from fcn_convert.infer.heads import DenseLayers, parent
+from fcn_convert.infer.heads import DenseLayers
 from fcn_convert.infer.maps import Maps, candidate_maps
 from fcn_convert.infer.network import Network
+from fcn_convert.tensors import parent
 
 
 @dataclass(frozen=True)

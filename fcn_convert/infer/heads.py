@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from fcn_convert.infer.network import MAX_DEPTH, Network
 from fcn_convert.layers import BIAS
+from fcn_convert.tensors import parent
 
 _ATTENTION = re.compile(
     r"(to_)?(q|k|v|kv|qkv|query|key|value)(_?(proj|linear|lin))?|w[qkv]|c_attn|in_proj", re.ASCII
@@ -185,11 +186,6 @@ class _Finder:
             layer = self.network.recurrent.get(self.network.dense[name].shape[1])
             if layer is not None:
                 yield name, f"reads the recurrent layer {layer}"
-
-
-def parent(name: str) -> str:
-    """Return the module that holds a module; empty for the network itself."""
-    return name.rpartition(".")[0]
 
 
 def ancestors(name: str) -> Iterator[str]:

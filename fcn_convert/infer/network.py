@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import takewhile
 
 from fcn_convert.layers import BIAS, WEIGHT, dense_weights
-from fcn_convert.tensors import StateDict, TensorInfo, natural_key
+from fcn_convert.tensors import StateDict, TensorInfo, natural_key, parent
 
 MAX_DEPTH = 32
 """Modules nested in each other that are told apart; what is deeper counts as one name."""
@@ -96,7 +96,7 @@ class Network:
                 out, reads = reads, out  # a transposed convolution
             return Producer(module, at, out, reads, tuple(kernel))
         # Beside a Dense layer that gives as many features, it norms those.
-        if not self._is_norm(name) or (_parent(module), tensor.shape[0]) in self._outputs:
+        if not self._is_norm(name) or (parent(module), tensor.shape[0]) in self._outputs:
             return None
         return Producer(module, at, tensor.shape[0], None, ())
 
@@ -114,7 +114,7 @@ class Network:
 
     @cached_property
     def _outputs(self) -> set[tuple[str, int]]:
-        return {(_parent(name), weight.shape[0]) for name, weight in self.dense.items()}
+        return {(parent(name), weight.shape[0]) for name, weight in self.dense.items()}
 
     @cached_property
     def root(self) -> Scope:
@@ -218,11 +218,7 @@ def _module(name: str) -> str:
     for end in _CONVOLUTIONS:
         if name.endswith(end):
             return name.removesuffix(end)
-    return _parent(name)
-
-
-def _parent(name: str) -> str:
-    return name.rpartition(".")[0]
+    return parent(name)
 
 
 def stem(component: str) -> str:

@@ -92,7 +92,8 @@ class StoredEntry:
 class LayerEntry:
     """A Dense layer and the convolution it became.
 
-    module: the line that makes the layer in PyTorch. shapes: of the weight, before and after.
+    module: the line that makes the convolution in PyTorch. old_shape, new_shape: of the weight.
+    stored: None where the file has it as PyTorch does.
     """
 
     name: str
@@ -177,7 +178,7 @@ class Report:
 
     @property
     def totals(self) -> dict[str, int]:
-        """Count layers, and tensors by action, with the bytes of the output's values."""
+        """Count the layers that are rewritten, and the other tensors and entries by action."""
         counts = Counter(entry.action for entry in self.tensors)
         return {"rewritten": len(self.layers), **dict(sorted(counts.items()))}
 
