@@ -44,7 +44,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 # Inputs: every checkpoint in the folder by a usual suffix; outputs are never taken for inputs.
-SUFFIXES_READ := pt pth pkl bin ckpt tar safetensors
+SUFFIXES_READ := pt pth pt2 pkl pickle bin ckpt tar safetensors npz npy h5 hdf5 keras pdparams
 SOURCES := $(filter-out %.fcn.safetensors,$(foreach suffix,$(SUFFIXES_READ),$(wildcard $(CHECKPOINTS)/*.$(suffix))))
 output_of = $(OUT)/$(basename $(notdir $(1))).fcn.safetensors
 OUTPUTS := $(foreach source,$(SOURCES),$(call output_of,$(source)))

@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from fcn_convert.batch import perform, run
-from fcn_convert.batch.jobs import BatchError, Job, chosen, part, shard_of
+from fcn_convert.batch.jobs import SUFFIXES, BatchError, Job, chosen, part, shard_of
 from fcn_convert.batch.watch import StoppedError, Watch
 from fcn_convert.cli import app
 from fcn_convert.conversion import convert
@@ -39,6 +39,7 @@ from fcn_convert.report.files import BATCH_VIEWS, write_report
 from fcn_convert.report.json_view import BATCH_SCHEMA, to_json
 
 SAMPLES = Path(__file__).parent.parent / "sample_checkpoints"
+MAKEFILE = SAMPLES.with_name("Makefile")
 QUICK = ("--verify", "bytes")
 
 
@@ -110,6 +111,15 @@ def test_a_glob_is_expanded_and_keeps_what_follows_its_fixed_part(
     tree: Path, pattern: str, found: list[str]
 ) -> None:
     assert list(outputs(f"{tree}/{pattern}")) == [f"out/{name}.fcn.safetensors" for name in found]
+
+
+def test_make_and_batch_find_the_same_suffixes_and_each_is_found(tmp_path: Path) -> None:
+    listed = re.search(r"^SUFFIXES_READ := (.*)$", MAKEFILE.read_text("utf-8"), re.MULTILINE)
+    assert listed
+    assert {f".{suffix}" for suffix in listed[1].split()} == {*SUFFIXES} - {".index.json"}
+    for suffix in listed[1].split():
+        (tmp_path / f"net-{suffix}.{suffix.upper()}").touch()
+    assert len(outputs(tmp_path)) == len(listed[1].split())
 
 
 def test_a_file_is_taken_whatever_it_is_called_and_an_output_of_ours_never(tree: Path) -> None:

@@ -623,6 +623,12 @@ def test_help_and_version_import_nothing_heavy(arguments: list[str], heavy: str)
     assert done.stdout
 
 
+def test_the_help_says_what_a_status_means() -> None:
+    text = " ".join(invoke("--help").stdout.split())
+    for line in ("0 done and verified", "1 a check failed", "2 the input, the spec", "70 a bug"):
+        assert line in text
+
+
 def test_help_names_every_option_of_the_design() -> None:
     text = invoke("convert", "--help").stdout
     options = "--spec --output -o --report --verify --dry-run --force --strict --json -q -v"

@@ -6,12 +6,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from typer.main import get_command
 
 import fcn_convert
+from fcn_convert.cli import app
 
 PACKAGE = Path(fcn_convert.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -230,10 +233,26 @@ def test_help_and_version_are_quick(tmp_path: Path, arguments: list[str]) -> Non
     assert loaded_by(*arguments, folder=tmp_path) == "loaded: status: 0"
 
 
-@pytest.mark.parametrize("command", ["convert", "verify", "code", "schema"])
-def test_the_help_of_a_command_is_quick(tmp_path: Path, command: str) -> None:
+COMMANDS = [
+    *(["convert"], ["verify"], ["inspect"], ["init"], ["code"], ["batch"], ["report", "merge"]),
+    *(["check-spec"], ["schema"]),
+]
+
+
+def test_every_command_is_among_those_whose_help_is_quick() -> None:
+    found: list[list[str]] = []
+    groups: list[tuple[list[str], Any]] = [([], get_command(app))]
+    for path, group in groups:  # grows while it is walked
+        for name, command in group.commands.items():
+            inner = ([*path, name], command)
+            groups.append(inner) if hasattr(command, "commands") else found.append(inner[0])
+    assert sorted(found) == sorted(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_the_help_of_a_command_is_quick(tmp_path: Path, command: list[str]) -> None:
     # Typer itself needs pydantic to show a command's parameters.
-    found = loaded_by(command, "--help", folder=tmp_path)
+    found = loaded_by(*command, "--help", folder=tmp_path)
     assert found.replace(" pydantic", "") == "loaded: status: 0"
 
 

@@ -22,8 +22,8 @@ from fcn_convert.report.batch import MAX_SHARDS, Shard
 
 INDEX_SUFFIX = ".index.json"
 SUFFIXES = (
-    *(".pt", ".pth", ".pt2", ".pkl", ".bin", ".ckpt", ".tar", ".safetensors"),
-    *(".npz", ".h5", ".keras", INDEX_SUFFIX),
+    *(".pt", ".pth", ".pt2", ".pkl", ".pickle", ".bin", ".ckpt", ".tar", ".safetensors"),
+    *(".npz", ".npy", ".h5", ".hdf5", ".keras", ".pdparams", INDEX_SUFFIX),
 )
 """What a folder's checkpoints are told by; what a file holds is told by its content."""
 SHARD = re.compile(r"-\d+-of-\d+\.\w+$")

@@ -18,6 +18,8 @@ app = typer.Typer(
     name="fcn-convert",
     help="Rewrites a trained classifier's Dense weights as convolutions, and proves that they "
     "compute the same.",
+    epilog="Exit status: 0 done and verified; 1 a check failed, or with --strict there is a "
+    "warning; 2 the input, the spec or the usage is unusable; 70 a bug; 128 + n ended by signal n.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from fcn_convert.cli.options import AsJson, FileArgument, FileOption, StateDictPath, Verbose
+import typer
+
+from fcn_convert.cli.options import FileArgument, FileOption, StateDictPath, Verbose
 from fcn_convert.cli.streams import stdout
 
 
@@ -16,7 +18,7 @@ def inspect(
         list[Path] | None,
         FileOption("--report", help="Write a page with the mean kernels drawn here: FILE.html."),
     ] = None,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Show what a checkpoint holds, its Dense heads, and the maps and orders they may read."""

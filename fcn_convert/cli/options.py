@@ -16,16 +16,19 @@ FileOption = partial(typer.Option, readable=False)
 SpecFile = Annotated[
     Path | None, FileOption("--spec", help="The spec; default: the checkpoint's name, .yaml.")
 ]
-Reports = Annotated[
+_REPORT = "Write the report here; the suffix chooses: .json, .html, .md, .xml (JUnit). Default: "
+Reports = Annotated[list[Path] | None, FileOption("--report", help=f"{_REPORT}none.")]
+ReportsOfConversion = Annotated[
     list[Path] | None,
-    FileOption(
-        "--report",
-        help="Write the report here; the suffix chooses: .json, .html, .md, .xml (JUnit).",
-    ),
+    FileOption("--report", help=f"{_REPORT}NAME.fcn.report.json, beside the output."),
 ]
 Level = Annotated[
     Literal["activations", "bytes", "shapes"],
-    typer.Option("--verify", help="How much is checked; each level includes those after it."),
+    typer.Option(
+        "--verify",
+        help="What is checked. shapes: names, shapes, sizes; bytes: every value, too; activations: "
+        "also what each rewritten layer computes.",
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report instead of the table.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

@@ -38,7 +38,10 @@ def verify(
     sizes: InputSizes = None,
     image: Annotated[
         list[Path] | None,
-        FileOption("--image", help="Draw what the network sees of it, into CONVERTED.IMAGE.png."),
+        FileOption(
+            "--image",
+            help="Draw what the network sees of it; of a.safetensors and b.jpg, into a.b.png.",
+        ),
     ] = None,
     chosen: Annotated[
         int | None, typer.Option("--class", help="The class of the heat map; default: the best.")
