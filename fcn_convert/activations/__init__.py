@@ -7,7 +7,7 @@ from functools import partial
 
 from fcn_convert.activations.answers import ConvolutionAnswers, DenseAnswers, Job, Scratch, Stored
 from fcn_convert.activations.comparison import Comparison
-from fcn_convert.activations.inputs import make_inputs
+from fcn_convert.activations.inputs import Inputs
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance
 from fcn_convert.layers import DenseLayer
@@ -16,6 +16,9 @@ from fcn_convert.rereading import BOX_BYTES
 from fcn_convert.torch_quietly import torch
 from fcn_convert.torch_settings import SETTINGS
 from fcn_convert.workers import threads_to_compute, work_off
+
+ROWS = 1 << 14
+"""Output features compared at a time, so that memory does not grow with their number."""
 
 
 def compare(
@@ -36,12 +39,16 @@ def compare(
     found = converted.state_dict(None).tensors
     weight = found[names[layer.weight.name]]
     bias = found[names[layer.bias.name]] if layer.bias else None
+    before, after = Stored(original, layer.weight, layer.bias), Stored(converted, weight, bias)
+    inputs = Inputs(layer)
+    comparison = Comparison(inputs, layer.weight.shape[1])
     with SETTINGS, torch.inference_mode():
-        inputs = make_inputs(layer)
-        dense = DenseAnswers(inputs, Stored(original, layer.weight, layer.bias))
-        convolution = ConvolutionAnswers(inputs, Stored(converted, weight, bias))
-        _compute([*dense.jobs(), *convolution.jobs()], advance)
-        return Comparison(inputs, dense, convolution).check(weight.name)
+        for first in range(0, layer.weight.shape[0], ROWS):
+            dense = DenseAnswers(inputs, before.rows(first, ROWS))
+            convolution = ConvolutionAnswers(inputs, after.rows(first, ROWS))
+            _compute([*dense.jobs(), *convolution.jobs()], advance)
+            comparison.add(dense, convolution)
+    return comparison.check(weight.name)
 
 
 def _why_not(layer: DenseLayer) -> str:

@@ -6,7 +6,7 @@ A box's memory is used again for the next: fresh memory costs as much as computi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 
@@ -17,8 +17,15 @@ from fcn_convert.tensors import TensorInfo
 from fcn_convert.torch_quietly import Tensor, functional, torch
 
 Job = Callable[["Scratch"], None]
-Answer = Callable[..., Tensor]
+Values = tuple[Tensor, ...]
+"""A part of the inputs: the flattened maps; or the maps of the layer's size and the larger one."""
+Make = Callable[[tuple[int, ...], tuple[int, ...]], Values]
+"""Makes the part of the inputs that a box of the weight reads, by the box's start and shape."""
+Answer = Callable[[Values, Tensor, Tensor | None], Tensor]
 """Called with inputs, a weight and a bias or None, gives (vectors, features)."""
+
+PART = 1 << 16
+"""Values of one map that are computed with at a time, at most."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,11 @@ class Stored:
     weight: TensorInfo
     bias: TensorInfo | None
 
+    def rows(self, first: int, most: int) -> Stored:
+        """Return the weight and the bias of so many output features, or of those there are."""
+        bias = _rows(self.bias, first, most) if self.bias else None
+        return Stored(self.checkpoint, _rows(self.weight, first, most), bias)
+
     @property
     def dtype(self) -> torch.dtype:
         """The weight's dtype."""
@@ -38,14 +50,17 @@ class Stored:
         """Return the bias, of its own dtype."""
         if self.bias is None:
             return None
-        dtype = _dtype_of(self.bias)
-        found = torch.empty(self.bias.shape, dtype=dtype)
-        for box in boxes(self.bias):
-            values = BoxReader().read(self.checkpoint.files[self.bias.file], self.bias, box)
-            found[box.start[0] : box.start[0] + box.shape[0]] = torch.frombuffer(
-                values, dtype=dtype
-            )
-        return found
+        file, whole = self.checkpoint.files[self.bias.file], Box((0,), self.bias.shape)
+        return torch.frombuffer(
+            BoxReader().read(file, self.bias, whole), dtype=_dtype_of(self.bias)
+        )
+
+
+def _rows(tensor: TensorInfo, first: int, most: int) -> TensorInfo:
+    count, *inner = tensor.shape
+    stride = prod(inner) if tensor.strides is None else tensor.strides[0]
+    offset = tensor.offset + first * stride * tensor.dtype.itemsize
+    return replace(tensor, shape=(min(most, count - first), *inner), offset=offset)
 
 
 def _dtype_of(tensor: TensorInfo) -> torch.dtype:
@@ -60,6 +75,14 @@ class Scratch:
     def __init__(self) -> None:
         self._reader = BoxReader()
         self._wide = torch.empty(0, dtype=torch.float64)
+        self._inputs: tuple[object, tuple[Values, Values]] = (None, ((), ()))
+
+    def inputs(self, answers: Answers, box: Box) -> tuple[Values, Values]:
+        """Return what a box reads, made anew where the box before it read another part."""
+        part = (answers, box.start[1:], box.shape[1:])
+        if self._inputs[0] != part:
+            self._inputs = part, answers.make_inputs(box)
+        return self._inputs[1]
 
     def read(self, stored: Stored, box: Box) -> Tensor:
         """Return a box of a weight, as stored; it holds until the next is read."""
@@ -88,31 +111,37 @@ class Answers:
     narrow: in the weight's dtype, (vectors, features); None where torch cannot compute in it.
     """
 
-    def __init__(self, inputs: Inputs, stored: Stored) -> None:
-        dtype, features, vectors = stored.dtype, stored.weight.shape[0], len(inputs.vectors)
-        self._stored, self._bias, self._inputs = stored, stored.read_bias(), inputs
+    def __init__(self, vectors: int, stored: Stored, make: Make, answer: Answer) -> None:
+        dtype, features = stored.dtype, stored.weight.shape[0]
+        self._stored, self._bias = stored, stored.read_bias()
+        self._make, self._answer = make, answer
         self.parts = 2 if dtype.is_complex else 1
         self.wide = torch.zeros((vectors, self.parts, features), dtype=torch.float64)
         self.narrow: Tensor | None = torch.zeros((vectors, features), dtype=dtype)
-        self._narrow_inputs = inputs.to(dtype)
 
-    def _add(self, box: Box, scratch: Scratch, answer: Answer) -> Tensor:
+    def _add(self, box: Box, scratch: Scratch) -> Tensor:
         """Add what a box of the weight answers, and return that box in float64."""
         features = slice(box.start[0], box.start[0] + box.shape[0])
+        inputs, narrow_inputs = scratch.inputs(self, box)
         weight = scratch.read(self._stored, box)
         wide = scratch.widened(weight)
         bias = wide_bias = None
         if self._bias is not None and not any(box.start[1:]):  # once for each feature
             bias = self._bias[features]
             wide_bias = _parts(bias).flatten().to(torch.float64)
-        found = answer(self._inputs, wide, wide_bias)
+        found = self._answer(inputs, wide, wide_bias)
         self.wide[..., features] += found.view(len(found), self.parts, -1)
         if self.narrow is not None:
             try:
-                self.narrow[:, features] += answer(self._narrow_inputs, weight, bias)
+                self.narrow[:, features] += self._answer(narrow_inputs, weight, bias)
             except (RuntimeError, NotImplementedError):  # torch has no kernel for the dtype
                 self.narrow = None
         return wide
+
+    def make_inputs(self, box: Box) -> tuple[Values, Values]:
+        """Make what a box of the weight reads, in float64 and in the weight's dtype."""
+        wide = self._make(box.start[1:], box.shape[1:])
+        return wide, tuple(values.to(self._stored.dtype) for values in wide)
 
 
 class DenseAnswers(Answers):
@@ -122,7 +151,10 @@ class DenseAnswers(Answers):
     """
 
     def __init__(self, inputs: Inputs, stored: Stored) -> None:
-        super().__init__(inputs, stored)
+        def make(start: tuple[int, ...], shape: tuple[int, ...]) -> Values:
+            return (inputs.flattened(*start, *shape),)
+
+        super().__init__(inputs.vectors, stored, make, _multiplied)
         self.sums = torch.zeros(self.wide.shape[1:], dtype=torch.float64)
         if self._bias is not None:
             self.sums += _parts(self._bias).to(torch.float64).abs()
@@ -130,49 +162,76 @@ class DenseAnswers(Answers):
     def jobs(self) -> Iterator[tuple[int, Job]]:
         """Yield the work that may be done at the same time, and how many bytes it reads."""
         weight = self._stored.weight
-        rows: dict[int, list[Box]] = {}
+        # Boxes of the same rows are added to the same sums; and others, too, where rows do not lie
+        # one after the other. Of a large map, each part is made once for all rows.
+        apart = weight.is_plain and weight.shape[1] <= PART
+        groups: dict[int, list[Box]] = {}
         for box in boxes(weight):
-            # Parts of one row are added to the same sums; and any boxes, where rows do not lie
-            # one after the other.
-            rows.setdefault(box.start[0] if weight.is_plain else 0, []).append(box)
-        for group in rows.values():
+            groups.setdefault(box.start[0] if apart else 0, []).extend(_narrowed(box))
+        for group in groups.values():
+            group.sort(key=lambda box: box.start[::-1])
             nbytes = sum(prod(box.shape) for box in group) * weight.dtype.itemsize
             yield nbytes, partial(self._compute, group)
 
     def _compute(self, group: list[Box], scratch: Scratch) -> None:
         for box in group:
-            (first_out, first_in), (size_out, size_in) = box.start, box.shape
-            read = slice(first_in, first_in + size_in)
-            wide = self._add(
-                box,
-                scratch,
-                lambda inputs, weight, bias, read=read: functional.linear(
-                    inputs.vectors[:, read], weight, bias
-                ),
-            )
-            sums = torch.linalg.vector_norm(wide, ord=1, dim=1)
-            self.sums[:, first_out : first_out + size_out] += sums.view(self.parts, -1)
+            sums = torch.linalg.vector_norm(self._add(box, scratch), ord=1, dim=1)
+            self.sums[:, box.start[0] : box.start[0] + box.shape[0]] += sums.view(self.parts, -1)
+
+
+def _narrowed(box: Box) -> Iterator[Box]:
+    """Cut a box of a Dense weight so that it reads no more than a part of a map."""
+    (first_out, first_in), (size_out, size_in) = box.start, box.shape
+    for at in range(0, size_in, PART):
+        yield Box((first_out, first_in + at), (size_out, min(PART, size_in - at)))
+
+
+def _multiplied(inputs: Values, weight: Tensor, bias: Tensor | None) -> Tensor:
+    (vectors,) = inputs
+    return functional.linear(vectors, weight, bias)
 
 
 class ConvolutionAnswers(Answers):
     """What the convolution answers to the maps."""
 
+    def __init__(self, inputs: Inputs, stored: Stored) -> None:
+        super().__init__(inputs.vectors, stored, inputs.maps, _convolved)
+
     def jobs(self) -> Iterator[tuple[int, Job]]:
         """Yield the work that may be done at the same time, and how many bytes it reads."""
-        features_out, *shape = self._stored.weight.shape
-        nbytes = prod(shape) * self._stored.weight.dtype.itemsize
-        rows = max(1, BOX_BYTES // nbytes)
-        for start in range(0, features_out, rows):
-            count = min(rows, features_out - start)
-            box = Box((start, *(0 for _ in shape)), (count, *shape))
-            yield count * nbytes, partial(self._compute, box)
+        features_out, *kernel = self._stored.weight.shape
+        itemsize = self._stored.weight.dtype.itemsize
+        parts = list(_parts_of(tuple(kernel)))
+        groups: dict[int, list[Box]] = {}
+        for start, shape in parts:
+            rows = max(1, BOX_BYTES // (prod(shape) * itemsize))
+            for at in range(0, features_out, rows):
+                box = Box((at, *start), (min(rows, features_out - at), *shape))
+                # Parts of one kernel are added to the same sums.
+                groups.setdefault(at if len(parts) == 1 else 0, []).append(box)
+        for group in groups.values():
+            nbytes = sum(prod(box.shape) for box in group) * itemsize
+            yield nbytes, partial(self._compute, group)
 
-    def _compute(self, box: Box, scratch: Scratch) -> None:
-        self._add(box, scratch, _convolved)
+    def _compute(self, group: list[Box], scratch: Scratch) -> None:
+        for box in group:
+            self._add(box, scratch)
 
 
-def _convolved(inputs: Inputs, weight: Tensor, bias: Tensor | None) -> Tensor:
-    convolve: Answer = getattr(functional, f"conv{weight.dim() - 2}d")
+def _parts_of(kernel: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Cut a kernel, (C, *kernel), along its first axes; yield each part's start and shape."""
+    if not kernel:
+        yield (), ()
+        return
+    size, *inner = kernel
+    step = max(1, PART // prod(inner))
+    for at in range(0, size, step):
+        for start, shape in _parts_of(tuple(inner)):
+            yield (at, *start), (min(step, size - at), *shape)
+
+
+def _convolved(inputs: Values, weight: Tensor, bias: Tensor | None) -> Tensor:
+    convolve: Callable[..., Tensor] = getattr(functional, f"conv{weight.dim() - 2}d")
     # (n, features, *cells) → (n · cells, features)
-    answers = (convolve(maps, weight, bias) for maps in inputs.maps)
+    answers = (convolve(maps, weight, bias) for maps in inputs)
     return torch.cat([answer.flatten(2).mT.flatten(0, 1) for answer in answers])

@@ -11,45 +11,32 @@ from __future__ import annotations
 
 from fcn_convert.activations.answers import ConvolutionAnswers, DenseAnswers
 from fcn_convert.activations.drawn import FurthestFeatures, SpreadCounter
-from fcn_convert.activations.inputs import MAPS, Inputs
+from fcn_convert.activations.inputs import LARGEST, MAPS, Inputs
 from fcn_convert.proof import AnswersCheck
 from fcn_convert.torch_quietly import Tensor, torch
 
 UNIT_ROUNDOFF = 2.0**-53
 SMALLEST_NORMAL = 2.0**-1022
-SLICE = 1 << 14
-"""Output features compared at a time, so that memory does not grow with their number."""
 
 
 class Comparison:
-    """The differences between all answers of two layers."""
+    """The differences between all answers of two layers, some output features at a time."""
 
-    def __init__(
-        self, inputs: Inputs, dense: DenseAnswers, convolution: ConvolutionAnswers
-    ) -> None:
-        terms = inputs.vectors.shape[1] + 1  # the bias is one more
+    def __init__(self, inputs: Inputs, features_in: int) -> None:
+        terms = features_in + 1  # the bias is one more, of 1 and itself
         self._gamma = terms * UNIT_ROUNDOFF / (1 - terms * UNIT_ROUNDOFF)
         self._underflow = terms * SMALLEST_NORMAL
-        # With the bias as one more product, of 1 and itself.
-        self._sizes = inputs.vectors.abs().amax(1).clamp(min=1)
         self._largest = [0.0, 0.0]
         self._bound = 0.0
         self._compared = self._beyond = self._unlike = 0
-        self._spread, self._furthest = SpreadCounter(), FurthestFeatures()
-        columns = zip(
-            torch.split(dense.wide.flatten(1), SLICE, 1),
-            torch.split(convolution.wide.flatten(1), SLICE, 1),
-            torch.split(dense.sums.flatten(), SLICE),
-            strict=True,
-        )
-        for expected, found, sums in columns:
-            self._add(expected, found, sums)
-        self._larger_map = self._furthest.larger_map(inputs, dense.wide, convolution.wide)
-        self._narrow = _narrow_difference(dense.narrow, convolution.narrow)
+        self._spread, self._furthest = SpreadCounter(), FurthestFeatures(inputs.cells)
+        self._narrow: float | None = 0.0
 
-    def _add(self, expected: Tensor, found: Tensor, sums: Tensor) -> None:
-        """Compare some output features, (vectors, features), and the sums of their weights."""
-        bound = 2 * (torch.outer(self._gamma * self._sizes, sums) + self._underflow)
+    def add(self, dense: DenseAnswers, convolution: ConvolutionAnswers) -> None:
+        """Compare what both answer for the next output features."""
+        expected, found = dense.wide.flatten(1), convolution.wide.flatten(1)
+        bound = 2 * (self._gamma * LARGEST * dense.sums.flatten() + self._underflow)
+        bound = bound.expand(expected.shape)
         apart, alike = _apart(expected, found)
         finite = alike & expected.isfinite()
         self._unlike += int((~alike).sum())
@@ -59,7 +46,10 @@ class Comparison:
             self._largest[kind] = max(self._largest[kind], _greatest(apart[rows][finite[rows]]))
         self._bound = max(self._bound, _greatest(bound[finite]))
         self._spread.add(apart[finite], bound[finite])
-        self._furthest.add(torch.where(alike, apart / bound, torch.inf)[MAPS:])
+        shares = torch.where(alike, apart / bound, torch.inf)[MAPS:]
+        self._furthest.add(shares.view(-1, *dense.wide.shape[1:]), dense.wide, convolution.wide)
+        narrow = _narrow_difference(dense.narrow, convolution.narrow)
+        self._narrow = None if None in (narrow, self._narrow) else max(narrow, self._narrow)  # type: ignore[type-var]
 
     def check(self, name: str) -> AnswersCheck:
         """Sum up: passed where every output lies within its bound."""
@@ -84,7 +74,7 @@ class Comparison:
             problem,
             values,
             spread=self._spread.spread(),
-            larger_map=self._larger_map,
+            larger_map=self._furthest.larger_map(),
         )
 
 
@@ -92,17 +82,11 @@ def _narrow_difference(expected: Tensor | None, found: Tensor | None) -> float |
     """Compare in the stored dtype, as an indication: its rounding is this CPU's kernels'."""
     if expected is None or found is None:
         return None
-    largest = 0.0
     try:
-        for before, after in zip(
-            torch.split(expected, SLICE, 1), torch.split(found, SLICE, 1), strict=True
-        ):
-            apart, alike = _apart(before, after)
-            finite = alike & before.isfinite()
-            largest = max(largest, _greatest(apart[finite].to(torch.float64)))
+        apart, alike = _apart(expected, found)
+        return _greatest(apart[alike & expected.isfinite()].to(torch.float64))
     except (RuntimeError, NotImplementedError):  # torch has no kernel for the dtype
         return None
-    return largest
 
 
 def _apart(expected: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:

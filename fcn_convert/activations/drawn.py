@@ -5,7 +5,7 @@ from __future__ import annotations
 from heapq import nlargest
 from operator import itemgetter
 
-from fcn_convert.activations.inputs import MAPS, Inputs
+from fcn_convert.activations.inputs import MAPS
 from fcn_convert.proof import LargerMap, Spread
 from fcn_convert.torch_quietly import Tensor, torch
 
@@ -13,6 +13,8 @@ POWERS = 64
 """Powers of two below and above the bound that are told apart."""
 SHOWN_FEATURES = 6
 DIGITS = 6
+
+Answer = tuple[float, ...]
 
 
 class SpreadCounter:
@@ -42,32 +44,41 @@ class SpreadCounter:
 
 
 class FurthestFeatures:
-    """Keeps the features of which a cell of the larger map is the furthest apart."""
+    """Keeps both answers of the features of which a cell of the larger map is the furthest apart.
 
-    def __init__(self) -> None:
+    cells: of the larger map's answer, by spatial axis.
+    """
+
+    def __init__(self, cells: tuple[int, ...]) -> None:
+        self._cells = cells
         self._seen = 0
-        self._kept: list[tuple[float, int]] = []
+        self._kept: list[tuple[float, int, Answer, Answer]] = []
 
-    def add(self, shares: Tensor) -> None:
-        """Look at the next features: shares of the bound, (windows, features)."""
+    def add(self, shares: Tensor, dense: Tensor, convolution: Tensor) -> None:
+        """Look at the next features: answers, (vectors, parts, features), and shares of the bound.
+
+        shares: of the windows' answers alone, (windows, parts, features).
+        """
         worst = shares.nan_to_num(0.0).amax(0)
-        largest, at = worst.topk(min(SHOWN_FEATURES, len(worst)))
-        found = zip(largest.tolist(), (at + self._seen).tolist(), strict=True)
+        largest, at = worst.flatten().topk(min(SHOWN_FEATURES, worst.numel()))
+        features = worst.shape[1]
+        found = [
+            (share, self._seen + place % features, _drawn(dense, place), _drawn(convolution, place))
+            for share, place in zip(largest.tolist(), at.tolist(), strict=True)
+        ]
         self._kept = nlargest(SHOWN_FEATURES, [*self._kept, *found], key=itemgetter(0))
-        self._seen += shares.shape[1]
+        self._seen += features
 
-    def larger_map(self, inputs: Inputs, dense: Tensor, convolution: Tensor) -> LargerMap:
-        """Return both answers, (vectors, parts, features), of what was kept."""
-        native, larger = (maps.shape[2:] for maps in inputs.maps)
-        columns = [column for _, column in self._kept]
+    def larger_map(self) -> LargerMap:
+        """Return both answers of what was kept."""
         return LargerMap(
-            sizes=tuple(more - size + 1 for size, more in zip(native, larger, strict=True)),
-            features=tuple(column % dense.shape[2] for column in columns),
-            dense=_maps(dense, columns),
-            convolution=_maps(convolution, columns),
+            sizes=self._cells,
+            features=tuple(feature for _, feature, _, _ in self._kept),
+            dense=tuple(dense for _, _, dense, _ in self._kept),
+            convolution=tuple(convolution for _, _, _, convolution in self._kept),
         )
 
 
-def _maps(answers: Tensor, columns: list[int]) -> tuple[tuple[float, ...], ...]:
-    chosen = answers[MAPS:].flatten(1)[:, columns]  # (windows, parts · features)
-    return tuple(tuple(float(f"{v:.{DIGITS}g}") for v in column) for column in chosen.T.tolist())
+def _drawn(answers: Tensor, place: int) -> Answer:
+    windows = answers[MAPS:].flatten(1)[:, place]
+    return tuple(float(f"{value:.{DIGITS}g}") for value in windows.tolist())

@@ -1,9 +1,14 @@
-"""The seeded feature maps that a layer is tried on, and the same maps flattened."""
+"""The seeded feature maps that a layer is tried on, and the same maps flattened, part by part.
+
+Every value follows from its place alone. So no more of a map is in memory than is computed with,
+however large the map is.
+"""
 
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterable
+from itertools import product
 from math import prod
 
 from fcn_convert.layers import DenseLayer
@@ -13,59 +18,77 @@ MAPS = 2
 """Seeded feature maps per layer."""
 MARGIN = (2, 1, 1)
 """How much larger the larger map is, per spatial axis."""
+LARGEST = 2.0
+"""No value of a map is larger: they are spread evenly from -LARGEST to LARGEST."""
 
 
-@dataclass(frozen=True)
 class Inputs:
     """The maps that a layer reads, and the same maps flattened as the spec says.
 
-    maps: of the layer's own size (MAPS, C, *kernel), and a larger one (1, C, *spatial).
-    vectors: (MAPS + windows, features), windows in row-major order of the output's cells.
+    cells: of the answer to the larger map, by spatial axis.
+    vectors: how many flattened maps there are: MAPS of the layer's own size, and the larger one's
+    windows in row-major order of the cells.
     """
 
-    maps: tuple[Tensor, ...]
-    vectors: Tensor
+    def __init__(self, layer: DenseLayer) -> None:
+        self._own = (layer.weight.shape[1] // prod(layer.kernel), *layer.kernel)
+        self.cells = tuple(1 + more for _, more in zip(layer.kernel, MARGIN, strict=False))
+        self._larger = (self._own[0], *_grown(layer.kernel, self.cells))
+        self.vectors = MAPS + prod(self.cells)
+        self._axes = layer.head.feature_map.axes
+        self._flatten = self._axes if layer.reads == "dense" else layer.head.flatten
+        self._seed = zlib.crc32(layer.name.encode("utf-8", "replace"))
 
-    def to(self, dtype: torch.dtype) -> Inputs:
-        """Return the same inputs in another dtype."""
-        return Inputs(tuple(maps.to(dtype) for maps in self.maps), self.vectors.to(dtype))
+    def flattened(self, first: int, count: int) -> Tensor:
+        """Return some features of all flattened maps, (vectors, count), in float64."""
+        feature = torch.arange(first, first + count)
+        sizes, at = dict(zip(self._axes, self._own, strict=True)), {}
+        for axis in reversed(self._flatten):  # the last one changes fastest
+            at[axis] = feature % sizes[axis]
+            feature = feature // sizes[axis]
+        channel, *places = (at[axis] for axis in self._axes)
+        rows = [self._values(number, (channel, *places), self._own) for number in range(MAPS)]
+        for cell in product(*map(range, self.cells)):
+            moved = (place + more for place, more in zip(places, cell, strict=True))
+            rows.append(self._values(MAPS, (channel, *moved), self._larger))
+        return torch.stack(rows)
+
+    def maps(self, start: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Return what a part of a kernel, (C, *kernel), reads of the maps, in float64.
+
+        (MAPS, C, *kernel) of those of its own size, and (1, C, *spatial) of the larger one.
+        """
+        grown = (shape[0], *_grown(shape[1:], self.cells))
+        at, at_grown = _grid(start, shape), _grid(start, grown)
+        own = [self._values(number, at, self._own) for number in range(MAPS)]
+        return torch.stack(own), self._values(MAPS, at_grown, self._larger)[None]
+
+    def _values(self, number: int, at: Iterable[Tensor], sizes: tuple[int, ...]) -> Tensor:
+        """Return the values at places of one map of those sizes."""
+        place = torch.zeros((), dtype=torch.int64)
+        for index, size in zip(at, sizes, strict=True):
+            place = place * size + index
+        bits = _mixed(_mixed(place) ^ (self._seed + number))
+        return bits.to(torch.float64) * (2 * LARGEST / 2**32) - LARGEST
 
 
-def make_inputs(layer: DenseLayer) -> Inputs:
-    """Make a layer's inputs, in float64, from a seed of its own."""
-    kernel = layer.kernel
-    channels = layer.weight.shape[1] // prod(kernel)
-    spatial = [size + more for size, more in zip(kernel, MARGIN, strict=False)]
-    seed = torch.Generator().manual_seed(zlib.crc32(layer.name.encode("utf-8", "replace")))
-    native = torch.randn((MAPS, channels, *kernel), generator=seed, dtype=torch.float64)
-    larger = torch.randn((1, channels, *spatial), generator=seed, dtype=torch.float64)
-    windows = larger
-    for axis, size in enumerate(kernel):
-        windows = windows.unfold(2 + axis, size, 1)
-    # (1, C, *cells, *kernel) → (cells, C, *kernel)
-    cells = range(2, 2 + len(kernel))
-    windows = windows.permute(0, *cells, 1, *range(2 + len(kernel), windows.dim()))
-    every = torch.cat((native, windows.reshape(-1, channels, *kernel)))
-    return Inputs((native, larger), _flattened(every, _places(layer)))
+def _grown(kernel: Iterable[int], cells: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the size of what a kernel reads for so many cells."""
+    return tuple(size + count - 1 for size, count in zip(kernel, cells, strict=True))
 
 
-def _places(layer: DenseLayer) -> Tensor:
-    """Return where each element of a map, in C, H, W order, stands in the flattened vector."""
-    if layer.reads == "dense":
-        return torch.arange(layer.weight.shape[1])
-    axes, sizes = layer.head.feature_map.axes, layer.head.feature_map.sizes
-    index = torch.zeros(sizes, dtype=torch.int64)
-    step = 1
-    for axis in reversed(layer.head.flatten):  # the last axis of `flatten` changes fastest
-        position = axes.index(axis)
-        shape = [-1 if other == position else 1 for other in range(len(axes))]
-        index = index + step * torch.arange(sizes[position]).view(shape)
-        step *= sizes[position]
-    return index.flatten()
+def _grid(start: tuple[int, ...], shape: tuple[int, ...]) -> list[Tensor]:
+    """Return the indices of a box along each axis, which broadcast to its shape."""
+    return [
+        torch.arange(first, first + size).view(-1, *(1,) * (len(shape) - axis - 1))
+        for axis, (first, size) in enumerate(zip(start, shape, strict=True))
+    ]
 
 
-def _flattened(maps: Tensor, place: Tensor) -> Tensor:
-    """Flatten maps (n, C, *kernel) into vectors (n, features), each element at its place."""
-    vectors = torch.empty(maps.shape[0], place.numel(), dtype=maps.dtype)
-    vectors[:, place] = maps.flatten(1)
-    return vectors
+def _mixed(number: Tensor) -> Tensor:
+    """Spread numbers over 32 bits, as MurmurHash3's finalizer (A. Appleby, 2011) does."""
+    low = 0xFFFFFFFF
+    number = number & low
+    number = (number ^ (number >> 16)) * 0x85EBCA6B & low
+    number = (number ^ (number >> 13)) * 0xC2B2AE35 & low
+    return number ^ (number >> 16)
