@@ -154,6 +154,7 @@ def _arrange(
 ) -> None:
     """Put values into row-major order."""
     from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where values change places
+    from fcn_convert.torch_settings import SETTINGS  # noqa: PLC0415 - likewise
 
     same_size = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
     lazy = tensor.conjugated or tensor.negated
@@ -161,4 +162,5 @@ def _arrange(
     found = torch.frombuffer(stored, dtype=dtype).as_strided(shape, steps)
     found = found.conj() if tensor.conjugated else found
     found = -found if tensor.negated else found
-    torch.frombuffer(values, dtype=dtype).view(shape).copy_(found)
+    with SETTINGS:
+        torch.frombuffer(values, dtype=dtype).view(shape).copy_(found)

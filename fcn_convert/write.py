@@ -206,7 +206,6 @@ def _gather(
     source: SourceFile, view: TensorInfo, descriptor: int, target: int, advance: Advance
 ) -> None:
     """Write the values of a strided view in row-major order, some blocks at the same time."""
-    from fcn_convert.torch_settings import SETTINGS  # noqa: PLC0415 - imports torch
 
     def write_block(block: Block, reader: BlockReader) -> None:
         values = reader.read(source, view, block)
@@ -215,5 +214,4 @@ def _gather(
             write_at(descriptor, part, target + at)
 
     jobs = [partial(write_block, block) for block in blocks(view)]
-    with SETTINGS:
-        work_off(jobs, BlockReader, min(threads_to_compute(), len(jobs)))
+    work_off(jobs, BlockReader, min(threads_to_compute(), len(jobs)))

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Iterator
 from math import prod
 from pathlib import Path
-from threading import get_ident
+from threading import Barrier, Thread, get_ident
 from typing import Any
 
 import pytest
@@ -22,15 +22,18 @@ from fcn_convert import (
     verify_conversion,
 )
 from fcn_convert.activations import answers
+from fcn_convert.activations.comparison import Comparison
 from fcn_convert.activations.drawn import FurthestFeatures, SpreadCounter
 from fcn_convert.activations.inputs import Inputs
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.source import Advance
 from fcn_convert.layers import DenseLayer, resolve
-from fcn_convert.proof import AnswersCheck
+from fcn_convert.proof import AnswersCheck, Level
 from fcn_convert.report import Report
 from fcn_convert.spec import make_spec
 from fcn_convert.tensors import DTYPES, StateDict, TensorInfo
+from fcn_convert.torch_quietly import functional
+from fcn_convert.torch_settings import SETTINGS
 
 
 @pytest.fixture
@@ -292,6 +295,74 @@ def test_settings_of_torch_are_as_before(source: Path) -> None:
     before = torch.get_num_threads(), bool(torch.backends.mkldnn.enabled)
     convert(source, {"feature_map": [16, 2, 2]}, source.with_name("out.safetensors"))
     assert (torch.get_num_threads(), bool(torch.backends.mkldnn.enabled)) == before
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("leaves", ["first", "last"])
+def test_each_thread_computes_by_itself_and_has_its_own_number_back(leaves: str) -> None:
+    seen: list[int] = []
+    step = Barrier(2, timeout=30)
+
+    def other() -> None:
+        with SETTINGS:
+            step.wait()
+            step.wait()
+            seen.append(torch.get_num_threads())
+        seen.append(torch.get_num_threads())
+
+    thread = Thread(target=other)
+    thread.start()
+    step.wait()
+    with SETTINGS:
+        with SETTINGS:
+            pass
+        if leaves == "first":
+            step.wait()
+            thread.join()
+        assert (torch.get_num_threads(), torch.backends.mkldnn.enabled) == (1, False)
+    assert torch.get_num_threads() == 3
+    if leaves == "last":
+        step.wait()
+        thread.join()
+    assert torch.backends.mkldnn.enabled
+    assert seen == [1, 3]
+
+
+@pytest.mark.usefixtures("small_blocks", "three_threads")
+@pytest.mark.parametrize(
+    ("flatten", "level"), [("CHW", "activations"), ("HWC", "activations"), ("HWC", "bytes")]
+)
+def test_every_thread_that_computes_enters(
+    source: Path, monkeypatch: pytest.MonkeyPatch, flatten: str, level: Level
+) -> None:
+    """Each would wait for others at every step, and in vain on a busy machine."""
+    threads: list[int] = []
+
+    def counts(owner: object, name: str) -> None:
+        real = getattr(owner, name)
+
+        def spy(*arguments: Any) -> Any:
+            threads.append(torch.get_num_threads())
+            return real(*arguments)
+
+        monkeypatch.setattr(owner, name, spy)
+
+    counts(functional, "linear")
+    counts(functional, "conv2d")
+    counts(Comparison, "add")
+    counts(torch.Tensor, "copy_")
+    spec = {"feature_map": [16, 2, 2], "flatten": flatten}
+    convert(source, spec, source.with_name("out.safetensors"), level=level)
+    assert threads
+    assert set(threads) == {1}
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 1 << 20])

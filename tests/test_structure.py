@@ -54,7 +54,7 @@ ONLY = {
     "beside": {"errors"},
     "shard_folder": {"atomic", "errors", "formats", "plan", "turns"},
     "proof": set(),
-    "formats": {"errors", "tensors", "formats", "torch_quietly"},
+    "formats": {"errors", "tensors", "formats", "torch_quietly", "torch_settings"},
     "spec": {"errors", "formats", "spec_schema", "spec_yaml", "tensors"},
     "plan": {"errors", "layers", "tensors"},
     "layout_proof": {"tensors"},
@@ -72,7 +72,7 @@ ONLY = {
         "torch_quietly",
         "workers",
     },
-    "rereading": {"formats", "tensors", "torch_quietly"},
+    "rereading": {"formats", "tensors", "torch_quietly", "torch_settings"},
     "activations": {
         "activations",
         "formats",

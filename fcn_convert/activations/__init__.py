@@ -70,7 +70,7 @@ def _compute(jobs: list[tuple[int, Job]], advance: Advance) -> None:
     """Do all jobs, in as many threads as help; a few boxes are done before a thread starts."""
 
     def counted(nbytes: int, job: Job, scratch: Scratch) -> None:
-        with torch.inference_mode():  # which holds for one thread only
+        with SETTINGS, torch.inference_mode():  # which hold for one thread only
             job(scratch)
         advance(nbytes)
 

@@ -179,6 +179,7 @@ def _gather(
     values: bytearray,
 ) -> None:
     from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where values change places
+    from fcn_convert.torch_settings import SETTINGS  # noqa: PLC0415 - likewise
 
     dtype = (
         getattr(torch, tensor.dtype.torch or "")
@@ -190,7 +191,8 @@ def _gather(
         found = found.conj()
     if tensor.negated:
         found = -found
-    torch.frombuffer(values, dtype=dtype).view(shape).copy_(found)
+    with SETTINGS:
+        torch.frombuffer(values, dtype=dtype).view(shape).copy_(found)
 
 
 def read_tensor(file: SourceFile, tensor: TensorInfo) -> Tensor:
