@@ -87,7 +87,8 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
         raise SpecError(*problems)
     layers: list[DenseLayer] = []
     for head, entries in zip(spec.heads, found, strict=True):
-        layers += _what_they_read(spec, head, state_dict, entries, problems)
+        chosen = {entry: weights[entry.name] for entry in entries}
+        layers += _what_they_read(spec, head, state_dict, chosen, problems)
     names = _renamed(spec, state_dict, problems)
     for head in spec.heads:
         problems += _inapplicable(spec, head, state_dict)
@@ -158,13 +159,16 @@ def _why_not_dense(name: str, state_dict: StateDict, weights: Iterable[str]) -> 
 
 
 def _what_they_read(
-    spec: Spec, head: Head, state_dict: StateDict, entries: list[Dense], problems: list[str]
+    spec: Spec,
+    head: Head,
+    state_dict: StateDict,
+    entries: Mapping[Dense, TensorInfo],
+    problems: list[str],
 ) -> Iterator[DenseLayer]:
     """Decide for each layer, in forward order, whether it reads the map or another layer."""
-    weights = dense_weights(state_dict)
     earlier: list[int] = []
-    for entry in entries:
-        weight, bias = weights[entry.name], state_dict.tensors.get(entry.name + BIAS)
+    for entry, weight in entries.items():
+        bias = state_dict.tensors.get(entry.name + BIAS)
         features_out, features_in = weight.shape
         at = spec.at(entry.line or head.line)
         reads, doubt = _reads(head, entry, features_in, earlier)

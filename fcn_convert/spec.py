@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
@@ -132,9 +132,7 @@ def make_spec(data: Mapping[str, Any]) -> Spec:
     return _checked(data, "spec", {}, ())
 
 
-def _checked(
-    data: object, source: str, lines: Mapping[KeyPath, int], known: tuple[str, ...]
-) -> Spec:
+def _checked(data: object, source: str, lines: Mapping[KeyPath, int], known: Sequence[str]) -> Spec:
     from fcn_convert.spec_schema import (  # noqa: PLC0415 - pydantic
         SpecModel,
         located,

@@ -34,11 +34,11 @@ class Document:
     construct: Callable[[Node], object]
     data: object = None
     lines: dict[tuple[str | int, ...], int] = field(default_factory=dict)
-    problems: tuple[str, ...] = ()
+    problems: list[str] = field(default_factory=list)
 
     def add(self, node: Node, problem: str) -> None:
         """Note a problem with its line."""
-        self.problems += (f"{problem} ({self.source}:{_line(node)})",)
+        self.problems.append(f"{problem} ({self.source}:{_line(node)})")
 
 
 def read_text(path: Path, most_bytes: int) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from fcn_convert.conversion import convert
 from fcn_convert.errors import CheckpointError
-from fcn_convert.formats import open_checkpoint
+from fcn_convert.formats import hdf5, open_checkpoint
 
 pytestmark = pytest.mark.heavy  # h5py, of the extra dev-heavy
 
@@ -152,6 +153,65 @@ def test_the_order_of_theano_is_refused(h5py: Any, tmp_path: Path) -> None:
 def test_the_backend_of_theano_is_refused(h5py: Any, tmp_path: Path) -> None:
     path = save(h5py, tmp_path / "m.h5", 2, backend=b"theano")
     with pytest.raises(CheckpointError, match="was written with Theano, which flips kernels"):
+        open_checkpoint(path)
+
+
+# Chunks.
+
+
+class Chunked:
+    """An array in chunks, as h5py shows it, which counts how often each chunk is unpacked."""
+
+    def __init__(self, values: np.ndarray, chunks: tuple[int, ...]) -> None:
+        self.values, self.shape, self.dtype, self.chunks = (
+            *(values, values.shape, values.dtype),
+            chunks,
+        )
+        self.unpacked: Counter[tuple[int, ...]] = Counter()
+        numbers = [
+            np.arange(size) // chunk for size, chunk in zip(values.shape, chunks, strict=True)
+        ]
+        self._chunk_of = np.stack(np.meshgrid(*numbers, indexing="ij"), -1)
+
+    def __getitem__(self, at: Any) -> np.ndarray:
+        touched = self._chunk_of[at].reshape(-1, len(self.shape))
+        self.unpacked.update({tuple(map(int, chunk)) for chunk in touched})
+        return self.values[at]
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks"),
+    [
+        ((30, 4), (30, 4)),
+        ((30, 4), (7, 3)),
+        ((30, 4), (1, 4)),
+        ((30, 4), (30, 1)),
+        ((3, 5, 8, 6), (1, 1, 8, 6)),
+        ((3, 5, 8, 6), (2, 2, 2, 2)),
+        ((3, 5, 8, 6), (1, 5, 8, 6)),
+        ((100,), (9,)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("enough", [4, 64, 4 << 20])
+def test_each_chunk_is_unpacked_once(
+    shape: tuple[int, ...], chunks: tuple[int, ...], enough: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hdf5, "_ENOUGH", enough)
+    dataset = Chunked(some(*shape), chunks)
+    assert b"".join(hdf5._rows(dataset)) == dataset.values.tobytes()
+    assert set(dataset.unpacked.values()) == {1}
+
+
+@pytest.mark.parametrize("chunks", [(2, 1 << 24), (4, 1)], ids=["large", "across all rows"])
+def test_chunks_that_have_to_be_unpacked_all_at_once_are_refused(
+    h5py: Any, tmp_path: Path, chunks: tuple[int, int]
+) -> None:
+    path = save(h5py, tmp_path / "m.h5", 2)
+    with h5py.File(path, "a") as file:
+        del file["fc1/fc1/kernel:0"]
+        file.create_dataset("fc1/fc1/kernel:0", (4, 1 << 24), "f4", chunks=chunks)
+    with pytest.raises(CheckpointError, match="over 64 MB of it have to be unpacked at a time"):
         open_checkpoint(path)
 
 

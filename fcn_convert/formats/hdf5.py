@@ -31,10 +31,10 @@ from fcn_convert.tensors import (
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_DEPTH = 64
 MAX_ATTRIBUTE = 16 << 20
-MAX_CHUNK = 256 << 20
-"""Bytes of one chunk, which has to be unpacked as a whole."""
-_ROWS = 4 << 20
-"""Bytes read at a time where values are unpacked."""
+MAX_UNPACKED = 64 << 20
+"""Bytes unpacked at a time: whole chunks, of whole rows of the array."""
+_ENOUGH = 4 << 20
+"""Bytes worth a call."""
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
 """Filters built into h5py; any other would be a library loaded from a path."""
 
@@ -173,16 +173,14 @@ class _Walk:
                 )
             return 0, self.part.start + offset
         if layout == self.h5py.h5d.CHUNKED:
-            self._check_chunks(dataset, properties)
+            self._check_filters(properties)
         return self._unpacked(dataset, nbytes)
 
-    def _check_chunks(self, dataset: Any, properties: Any) -> None:
+    def _check_filters(self, properties: Any) -> None:
         filters = [properties.get_filter(at)[0] for at in range(properties.get_nfilters())]
         unknown = [number for number in filters if number not in _FILTERS]
         if unknown:
             raise RecordError(f"it is compressed by HDF5's filter {unknown[0]}, not known here")
-        if prod(dataset.chunks) * dataset.dtype.itemsize > MAX_CHUNK:
-            raise RecordError(f"its chunks are larger than {MAX_CHUNK >> 20} MB")
 
     def _unpacked(self, dataset: Any, nbytes: int) -> tuple[int, int]:
         number, scratch = self.files.scratch()
@@ -194,17 +192,22 @@ class _Walk:
 
 
 def _rows(dataset: Any) -> Iterator[bytes]:
-    """Yield the values in row-major order, a bounded part at a time."""
-    shape, itemsize = dataset.shape, dataset.dtype.itemsize
+    """Yield the values in row-major order, a bounded part at a time, each chunk unpacked once."""
+    shape, itemsize = dataset.shape or (1,), dataset.dtype.itemsize
+    chunks = dataset.chunks or (1,) * len(shape)
     outer = 0
-    while outer + 1 < len(shape) and prod(shape[outer + 1 :]) * itemsize > _ROWS:
+    while chunks[outer] == 1 and prod(shape[outer + 1 :]) * itemsize > _ENOUGH:
         outer += 1
-    step = max(_ROWS // max(prod(shape[outer + 1 :]) * itemsize, 1), 1)
-    for index in product(*map(range, shape[:outer])):
-        for at in range(0, shape[outer], step) if shape else ():
-            yield dataset[(*index, slice(at, at + step))].tobytes()
-    if not shape:
+    row = prod(shape[outer + 1 :]) * itemsize
+    step = chunks[outer] * max(_ENOUGH // (row * chunks[outer]), 1)
+    if max(min(step, shape[outer]) * row, prod(chunks) * itemsize) > MAX_UNPACKED:
+        raise RecordError(f"over {MAX_UNPACKED >> 20} MB of it have to be unpacked at a time")
+    if not dataset.shape:
         yield dataset[()].tobytes()
+        return
+    for index in product(*map(range, shape[:outer])):
+        for at in range(0, shape[outer], step):
+            yield dataset[(*index, slice(at, at + step))].tobytes()
 
 
 def _attributes(group: Any) -> Iterator[tuple[str, Any]]:

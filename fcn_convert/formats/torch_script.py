@@ -27,7 +27,8 @@ MAX_CODE = 64 << 20
 _CLASS = re.compile(
     r"^class (\w+)\(Module\):\n((?:  __(?:parameters|buffers)__ = \[[^\]\n]*\]\n)*)", re.MULTILINE
 )
-_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
+_NAME = re.compile(r'"((?:[^"\\]|\\.)*+)"?')
+"""Of one that is never closed the rest is taken, or each quote in it would be tried anew."""
 _PACKED = "__torch__.torch.classes."
 NOTE = "names are those of the TorchScript modules' parameters and buffers; their code was not run"
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import warnings
 from collections.abc import Callable
 
+import torch
+from torch import nn
+
+from corpus import zips
 from corpus.calls import dumped
 from corpus.legacy import MAGIC, VERSION
 from corpus.pickles import OVER, tensor, texts, torch_zip
@@ -37,6 +43,23 @@ def heavy_pickles() -> bytes:
     )
 
 
+def unclosed_quotes() -> bytes:
+    """TorchScript whose list of parameters is one text that never ends, full of quotes."""
+    file = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole
+        torch.jit.save(torch.jit.script(nn.Linear(2, 2)), file)
+
+    def change(members: dict[str, bytes]) -> None:
+        for name, code in members.items():
+            if name.endswith(".py"):
+                head, _, tail = code.partition(b"__parameters__ = [")
+                texts = b'__parameters__ = ["' + b'\\"' * 50_000
+                members[name] = head + texts + tail.replace(b'"', b"")
+
+    return zips.rezipped(file.getvalue(), change)
+
+
 COSTLY: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "json-of-a-key-twice": (duplicated_key, "it names 'w99999' twice", "index.json"),
     "calls-of-one-list": (lambda: torch_zip(calls_of_one_list()), OVER, "pt"),
@@ -52,6 +75,7 @@ COSTLY: dict[str, tuple[Callable[[], bytes], str, str]] = {
         "its tensors would take 107374182400 bytes",
         "pt",
     ),
+    "torchscript-of-one-text": (unclosed_quotes, "without named weights", "pt"),
     "legacy-of-heavy-pickles": (heavy_pickles, OVER, "pt"),
 }
 """Bytes, what is said of them, and the suffix of their file."""
