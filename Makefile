@@ -22,11 +22,13 @@ RUN := PYTHONPATH=$(CURDIR) $(PYTHON)
 INSTALLED :=
 INSTALLED_DEV :=
 INSTALLED_HEAVY :=
+INSTALLED_FUZZ :=
 else
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 INSTALLED_DEV := $(VENV)/.installed-dev
 INSTALLED_HEAVY := $(VENV)/.installed-heavy
+INSTALLED_FUZZ := $(VENV)/.installed-fuzz
 endif
 
 .PHONY: help
@@ -105,12 +107,15 @@ bench: $(INSTALLED_DEV)
 survey: $(INSTALLED_DEV)
 	PYTHONPATH=$(CURDIR) $(RUN) tests/benchmarks/survey.py
 
+$(VENV)/.installed-fuzz: $(VENV)/.installed-dev
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,fuzz]'
+	@touch $@
+
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz
-fuzz: $(INSTALLED_DEV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+fuzz: $(INSTALLED_FUZZ)
 	for target in header pickle zip legacy arrays index spec; do \
-	  $(VENV)/bin/python tests/fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) || exit; done
+	  $(RUN) tests/fuzz/fuzz.py $$target -max_total_time=$(FUZZ_SECONDS) || exit; done
 
 .PHONY: clean
 clean:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -178,6 +179,18 @@ def test_the_action_has_what_github_demands() -> None:
         assert item.get("shell") == ("bash" if "run" in item else None)
         assert "${{" not in item.get("run", "")
     assert all("value" in output for output in action["outputs"].values())
+
+
+def test_the_workflow_runs_what_must_pass() -> None:
+    workflow = read(ROOT / ".github" / "workflows" / "ci.yml")
+    assert set(workflow["on"]) == {"push", "pull_request"}
+    (job,) = workflow["jobs"].values()
+    (line,) = (step["run"] for step in job["steps"] if "run" in step)
+    assert os.access(ROOT / line, os.X_OK)
+    python = next(step["with"]["python-version"] for step in job["steps"] if "with" in step)
+    required = re.search(r'requires-python = ">=(.*)"', (ROOT / "pyproject.toml").read_text())
+    assert required
+    assert python == required[1]
 
 
 def test_the_hook_checks_specs_without_torch(tmp_path: Path) -> None:

@@ -230,7 +230,9 @@ def test_kills_at_random_moments(tmp_path: Path, level: str, kills: int) -> None
     save_file({"older": torch.ones(9)}, older)
     moments = random.Random(0)
     killed = drafts = 0
-    for _ in range(kills):
+    for _ in range(5 * kills):
+        if killed >= kills and drafts:
+            break
         output.unlink()
         output.hardlink_to(older)
         with start(tmp_path, *arguments) as process:
@@ -238,11 +240,13 @@ def test_kills_at_random_moments(tmp_path: Path, level: str, kills: int) -> None
             timer.start()
             process.communicate()
             timer.cancel()
+        if process.returncode == 0:
+            whole *= 0.9  # it was quicker than at first
         killed += process.returncode == -signal.SIGKILL
         drafts += any(path.name.startswith(".fcn-convert-") for path in tmp_path.iterdir())
         intact = output.samefile(older)
         assert intact or hashlib.sha256(output.read_bytes()).digest() == expected
-    assert killed > kills / 3
+    assert killed >= kills
     assert drafts  # some came while the draft was written or looked at
     assert load_file(older)["older"].sum() == 9
     assert hashlib.sha256(source.read_bytes()).digest() == before
@@ -261,7 +265,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ["mount", "-t", "tmpfs", "-o", "size=64k", "none", place], check=False, capture_output=True
     )
     if mounted.returncode:
-        pytest.skip("only root may mount a small disk to fill")
+        # Every call that a full disk fails is tried in test_faults.py, whoever runs it.
+        pytest.skip(f"no small disk to fill can be mounted: {mounted.stderr.decode().strip()}")
     yield place
     subprocess.run(["umount", "-l", place], check=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_settings_that_mean_nothing_tell_nothing_false(kind: str, key: str, brok
 
 def network(path: Path, config: dict[str, Any] | None, features: int = 280) -> None:
     """Write a file as Keras 2 does: a convolution of 8 channels, and the Dense layer `fc`."""
-    h5py = pytest.importorskip("h5py", reason="of the extra dev-heavy")
+    h5py = import_module("h5py")
     rng = np.random.default_rng(2)
     with h5py.File(path, "w") as file:
         if config is not None:
@@ -158,7 +159,7 @@ def test_init_takes_map_and_order_from_the_configuration(tmp_path: Path) -> None
     assert text.endswith("feature_map: [8, 7, 5]\n")  # HWC, as Keras does: not said
     assert "the file's configuration gives it 8×7×5 HWC" in text
     convert(path, tmp_path / "net.yaml", tmp_path / "o.safetensors")
-    h5py = pytest.importorskip("h5py", reason="of the extra dev-heavy")
+    h5py = import_module("h5py")
     with h5py.File(path) as file:
         dense = file["model_weights/fc/fc/kernel:0"][()]
     seen = load_file(tmp_path / "o.safetensors")["fc.weight"]
@@ -198,7 +199,7 @@ def test_a_spec_that_the_configuration_contradicts_is_a_warning(tmp_path: Path) 
 @pytest.fixture(scope="module")
 def keras() -> Any:
     os.environ["KERAS_BACKEND"] = "torch"
-    return pytest.importorskip("keras", reason="of the extra dev-heavy")
+    return import_module("keras")
 
 
 def plain(keras: Any) -> Any:

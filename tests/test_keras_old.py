@@ -6,6 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.heavy  # h5py, of the extra dev-heavy
 
 @pytest.fixture(scope="module")
 def h5py() -> Any:
-    return pytest.importorskip("h5py", reason="of the extra dev-heavy")
+    return import_module("h5py")
 
 
 def some(*shape: int, seed: int = 0) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -249,7 +250,7 @@ def test_chainer_keeps_arrays_as_torch_does(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def keras() -> Any:
     os.environ["KERAS_BACKEND"] = "torch"
-    return pytest.importorskip("keras", reason="of the extra dev-heavy")
+    return import_module("keras")
 
 
 def trained(keras: Any, name: str = "net") -> Any:
@@ -370,7 +371,7 @@ def test_bare_weights_are_named_by_their_groups(keras: Any, tmp_path: Path) -> N
 def test_what_a_group_does_not_tell_keeps_its_number(
     count: int, expected: list[str], tmp_path: Path
 ) -> None:
-    h5py = pytest.importorskip("h5py", reason="of the extra dev-heavy")
+    h5py = import_module("h5py")
     with h5py.File(tmp_path / "m.weights.h5", "w") as file:
         file["layers/conv2d/vars/0"] = np.zeros((3, 3, 1, 5), "f4")
         for at in range(count):
@@ -392,7 +393,7 @@ def test_the_layout_of_keras_is_not_to_be_denied(keras: Any, tmp_path: Path) -> 
 
 @pytest.mark.heavy
 def test_hdf5_of_others_and_what_leads_elsewhere(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py", reason="of the extra dev-heavy")
+    h5py = import_module("h5py")
     arrays = {"fc_w": np.arange(12, dtype="f4").reshape(3, 4), "packed": np.ones((50, 9), "f4")}
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file["fc_w"] = arrays["fc_w"]
@@ -408,7 +409,7 @@ def test_hdf5_of_others_and_what_leads_elsewhere(tmp_path: Path) -> None:
 
 @pytest.mark.heavy
 def test_an_attribute_of_hdf5_that_claims_gigabytes(tmp_path: Path) -> None:
-    h5py = pytest.importorskip("h5py", reason="of the extra dev-heavy")
+    h5py = import_module("h5py")
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file["w"] = np.ones((3, 4), "f4")
         file.attrs["names"] = np.arange(0x0123, dtype="u1")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import platform
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ def answers(state: dict[str, Tensor], remove: str = "") -> Tensor:
 
 @pytest.mark.parametrize("safe", [True, False], ids=["safetensors", "bin"])
 def test_huggingface_hub_shards(tmp_path: Path, *, safe: bool) -> None:
-    hub = pytest.importorskip("huggingface_hub", reason="of the extra dev-heavy")
+    hub = import_module("huggingface_hub")
     state = net().state_dict()
     (tmp_path / "net").mkdir()
     hub.save_torch_state_dict(state, tmp_path / "net", max_shard_size=600, safe_serialization=safe)
@@ -75,7 +78,7 @@ def module_of(lightning: Any) -> Any:
 
 
 def test_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lightning = pytest.importorskip("pytorch_lightning", reason="of the extra dev-heavy")
+    lightning = import_module("pytorch_lightning")
     monkeypatch.chdir(tmp_path)
     module = module_of(lightning)
     data = torch.utils.data.TensorDataset(IMAGES, torch.tensor([1, 4]))
@@ -97,10 +100,14 @@ def test_lightning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.allclose(answers(load_file("o.safetensors")), expected, atol=1e-6)
 
 
+@pytest.mark.skipif(
+    (sys.platform, platform.machine()) != ("linux", "x86_64"),
+    reason="the extra dev-heavy has MLX for Linux on x86-64 only",
+)
 @pytest.mark.parametrize("form", ["safetensors", "npz"])
 def test_mlx(tmp_path: Path, form: str) -> None:
-    mlx = pytest.importorskip("mlx.core", reason="of the extra dev-heavy")
-    layers = pytest.importorskip("mlx.nn", reason="of the extra dev-heavy")
+    mlx = import_module("mlx.core")
+    layers = import_module("mlx.nn")
     mlx.random.seed(3)
     flatten: Callable[[Any], Any] = lambda x: x.reshape(x.shape[0], -1)  # noqa: E731 - a layer
     model = layers.Sequential(
