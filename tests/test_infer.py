@@ -19,7 +19,7 @@ from fcn_convert.infer.evidence import PATTERN_SIZE, Sample, read_sample, weigh,
 from fcn_convert.infer.heads import find_heads
 from fcn_convert.infer.maps import Maps, candidate_maps
 from fcn_convert.infer.network import Network
-from fcn_convert.infer.proposal import Proposal, propose
+from fcn_convert.infer.proposal import MAX_WEIGHED, Proposal, propose
 from fcn_convert.infer.readings import Reading, alike, readings
 from fcn_convert.infer.scores import CLEAR_Z, Evidence, Score
 from fcn_convert.layers import resolve
@@ -393,3 +393,16 @@ def test_a_choice_is_offered_between_maps_of_the_channels_before_it() -> None:
     offered = {reading.feature_map for reading in decision.alternatives}
     assert set(near) <= offered
     assert {fmap.channels for fmap in offered} == {128}
+
+
+def test_of_very_many_heads_some_are_looked_at_and_the_others_say_so(tmp_path: Path) -> None:
+    tensors = {}
+    for channels in range(8, 8 + MAX_WEIGHED + 2):
+        tensors[f"net{channels}.conv.weight"] = torch.randn(channels, 3, 3, 3)
+        tensors[f"net{channels}.fc.weight"] = torch.randn(4, channels * 9)
+    save_file(tensors, tmp_path / "m.safetensors")
+    with open_checkpoint(tmp_path / "m.safetensors") as checkpoint:
+        heads = propose(checkpoint).heads
+    assert [head.evidence is None for head in heads] == [False] * MAX_WEIGHED + [True] * 2
+    assert {head.decision.reading.feature_map.kernel for head in heads} == {(3, 3)}
+    assert "first 32 heads alone are looked at" in heads[-1].decision.remarks[-1]

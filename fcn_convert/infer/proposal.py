@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MAX_BRANCHES = 8
 """Layers on one map that are looked at."""
+MAX_WEIGHED = 32
+"""Heads whose weights are looked at: some megabytes each, and up to a fifth of a second."""
+TOO_MANY = f"the weights of the first {MAX_WEIGHED} heads alone are looked at"
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,10 @@ def propose(checkpoint: Checkpoint, path: str | None = None) -> Proposal:
     network = Network(state_dict)
     dense = find_heads(network)
     chains, unclear = find_chains(network, dense)
-    heads = tuple(_weighed(checkpoint, network, chain) for chain in chains)
+    heads = (
+        *(_weighed(checkpoint, network, chain) for chain in chains[:MAX_WEIGHED]),
+        *(_unweighed(chain, TOO_MANY) for chain in chains[MAX_WEIGHED:]),
+    )
     proposal = Proposal(path, state_dict, storage, heads, unclear, dense.other)
     if not heads or unclear or any(head.decision.reading is None for head in heads):
         return proposal
@@ -83,17 +89,21 @@ def _weighed(checkpoint: Checkpoint, network: Network, chain: Chain) -> HeadProp
     """Look at the weights of the layers that read a map, and decide what it is."""
     found = readings(chain.maps.candidates)
     if not any(reading.is_spatial for reading in found):
-        return HeadProposal(chain, decide(chain.maps, None, ""), None, None)
+        return _unweighed(chain, "")
     from fcn_convert.infer import evidence  # noqa: PLC0415 - imports torch
 
     weights = [network.dense[name] for name in chain.first]
     reasons = [evidence.why_not(weight) for weight in weights]
     usable = [weight for weight, reason in zip(weights, reasons, strict=True) if not reason]
     if not usable:
-        return HeadProposal(chain, decide(chain.maps, None, reasons[0]), None, None)
+        return _unweighed(chain, reasons[0])
     samples = [evidence.read_sample(checkpoint, weight) for weight in usable[:MAX_BRANCHES]]
     weighed = evidence.weigh(samples, found)
     return HeadProposal(chain, decide(chain.maps, weighed, ""), weighed, samples[0])
+
+
+def _unweighed(chain: Chain, reason: str) -> HeadProposal:
+    return HeadProposal(chain, decide(chain.maps, None, reason), None, None)
 
 
 def _nothing(_: Chain) -> None:
