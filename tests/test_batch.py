@@ -205,6 +205,11 @@ def test_the_report_of_a_batch_lies_in_its_new_folder_but_takes_no_other_ones_pl
         result = batch(tree / "a.pth", "-o", out, "--report", out / "sum.json")
         assert (result.exit_code, pieces(result)) == (0, {"a.pth": outcome})
     assert json.loads((out / "sum.json").read_text())["totals"]["up to date"] == 1
+    config = tree / "config.json"  # of Keras, say, or an index of shards: it is no source by itself
+    config.write_text("{}")
+    refused = batch(tree / "a.pth", "-o", out, "--report", config, "--force")
+    assert "exists already, and is no report" in str(refused.exception)
+    assert config.read_text() == "{}"
 
 
 # The manifest

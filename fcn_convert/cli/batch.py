@@ -71,14 +71,14 @@ def batch(
     taken = shard_of(shard, os.environ)
     every = chosen(sources or (), out_dir, spec, manifest)
     check_report_paths(report or (), every)
-    check_paths(report or (), files_of(every), replace=force, later=out_dir)
+    check_paths(report or (), files_of(every), later=out_dir)
     if out_dir:
         make_folder(out_dir)
     mine = [replace(job, level=level, force=force, strict=strict) for job in part(every, taken)]
     pieces = _run(mine, jobs or cores(), scheduler, quiet=quiet)
     result = make_batch_report(pieces, taken)
     for path in report or ():
-        write_report(result, path, replace=force)
+        write_report(result, path)
     show_batch(result, as_json=as_json, quiet=quiet)
 
 
