@@ -81,7 +81,7 @@ def convert(
             entry = FileEntry(str(place.target), plan.format, 0, None)
             evidence = _findings(resolved, state_dict, original, level)
             return _passed(make_report(*known, entry, None, evidence, strict=strict))
-        advance = _counter(progress, plan, resolved, level)
+        advance = _counter(progress, _nbytes(state_dict) + _to_check(state_dict, resolved, level))
         try:
             with drafted(place) as draft:
                 if level == "activations":
@@ -129,8 +129,8 @@ def verify_conversion(
         inputs += [file.path for file in before.stored]
         paths = _report_paths(reports, target, inputs, replace=False)
         state_dict, resolved = _resolved(parsed, before)
-        plan = make_plan(resolved, state_dict, before.index.metadata)
-        advance = _counter(progress, plan, resolved, level)
+        make_plan(resolved, state_dict, before.index.metadata)  # raises for what nothing can hold
+        advance = _counter(progress, _to_check(state_dict, resolved, level))
         with Digests(_threads_to_read(level)) as digests, Workers(1) as other:
             if level == "activations":
                 start_importing_torch()
@@ -259,14 +259,22 @@ def _write_reports(report: Report, paths: Iterable[Path], outcome: str, *, repla
         raise OutputError(f"{error}; {outcome}, but its report is not") from error
 
 
-def _counter(progress: Progress | None, plan: Plan, resolved: Resolved, level: Level) -> Advance:
-    """Return what counts the bytes of writing and of each level's reading."""
+def _nbytes(state_dict: StateDict) -> int:
+    return sum(tensor.nbytes for tensor in state_dict.tensors.values())
+
+
+def _to_check(state_dict: StateDict, resolved: Resolved, level: Level) -> int:
+    """Return how many bytes of values a level compares, and computes with in either file."""
+    if level == "shapes":
+        return 0
+    computed = resolved.layers if level == "activations" else ()
+    return _nbytes(state_dict) + 2 * sum(layer.weight.nbytes for layer in computed)
+
+
+def _counter(progress: Progress | None, total: int) -> Advance:
+    """Return what counts bytes, of so many."""
     if progress is None:
         return lambda _: None
-    values = sum(step.source.nbytes for step in plan.steps)
-    total = values * (1 if level == "shapes" else 2)
-    if level == "activations":
-        total += 2 * sum(layer.weight.nbytes for layer in resolved.layers)
     done = 0
     lock = Lock()
 

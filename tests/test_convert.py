@@ -306,6 +306,9 @@ def test_progress_ends_at_its_total(source: Path, output: Path, level: Level) ->
     convert(source, SPEC, output, level=level, progress=lambda *both: told.append(both))
     assert len({total for _, total in told}) == 1
     assert max(done for done, _ in told) == told[0][1]
+    told.clear()
+    verify_conversion(source, output, SPEC, level=level, progress=lambda *both: told.append(both))
+    assert max((done / total for done, total in told), default=1) == 1  # of shapes nothing is told
 
 
 # When a check fails.

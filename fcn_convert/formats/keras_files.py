@@ -22,11 +22,11 @@ from fcn_convert.formats.keras_weights import Layers, by_names, by_numbers, mode
 from fcn_convert.formats.layouts import by_name, keras_layer, viewed
 from fcn_convert.formats.source import Files, Part, SourceFile
 from fcn_convert.formats.torch_records import RecordError
-from fcn_convert.formats.torch_zip import checksums
 from fcn_convert.formats.zip_directory import (
     LOCAL_SIGNATURE,
     Member,
     check_stored,
+    checksums,
     read_directory,
     text_of,
 )

@@ -9,8 +9,7 @@ from fcn_convert.formats.npy import SUFFIX, Header, read_header
 from fcn_convert.formats.numpy_records import column_major
 from fcn_convert.formats.source import Files, Part
 from fcn_convert.formats.torch_records import RecordError
-from fcn_convert.formats.torch_zip import checksums
-from fcn_convert.formats.zip_directory import Member, unpacked
+from fcn_convert.formats.zip_directory import Member, checksums, unpacked
 from fcn_convert.tensors import Index, LeftOut, StateDict, TensorInfo, shown
 
 _CHAINERS = "/W"

@@ -33,8 +33,8 @@ from fcn_convert.formats.torch_records import (
     sizes_of,
     tensor_of,
 )
-from fcn_convert.formats.torch_zip import Archive, checksums
-from fcn_convert.formats.zip_directory import check_stored, read_directory
+from fcn_convert.formats.torch_zip import Archive
+from fcn_convert.formats.zip_directory import check_stored, checksums, read_directory
 from fcn_convert.tensors import (
     MAX_TENSORS,
     Checksum,

@@ -22,8 +22,14 @@ from fcn_convert.formats.torch_records import (
     locate,
     moved,
 )
-from fcn_convert.formats.torch_zip import Archive, checksums
-from fcn_convert.formats.zip_directory import Member, check_stored, read_directory, text_of
+from fcn_convert.formats.torch_zip import Archive
+from fcn_convert.formats.zip_directory import (
+    Member,
+    check_stored,
+    checksums,
+    read_directory,
+    text_of,
+)
 from fcn_convert.tensors import DTYPES, Index, LeftOut, StateDict, TensorInfo, shown
 
 _CONFIG = "_weights_config.json"

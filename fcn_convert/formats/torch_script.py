@@ -18,8 +18,8 @@ from fcn_convert.formats.pickles import Call, Global, Node
 from fcn_convert.formats.source import Files, Readable
 from fcn_convert.formats.state_dicts import MAX_MODULES, Search
 from fcn_convert.formats.torch_records import RecordError, Unreadable, attributes_of
-from fcn_convert.formats.torch_zip import Archive, checksums, folders_of
-from fcn_convert.formats.zip_directory import Member, check_stored, text_of
+from fcn_convert.formats.torch_zip import Archive, folders_of
+from fcn_convert.formats.zip_directory import Member, check_stored, checksums, text_of
 from fcn_convert.tensors import Index
 
 MAX_CODE = 64 << 20

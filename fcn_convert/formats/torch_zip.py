@@ -14,8 +14,8 @@ from fcn_convert.formats.pickles import Node, read_pickle
 from fcn_convert.formats.source import Files, Readable
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
 from fcn_convert.formats.torch_records import RecordError, Tensor, locate
-from fcn_convert.formats.zip_directory import Member, check_stored, text_of
-from fcn_convert.tensors import Checksum, Index, TensorInfo, shown
+from fcn_convert.formats.zip_directory import Member, check_stored, checksums, text_of
+from fcn_convert.tensors import Index, TensorInfo, shown
 
 PICKLE = "data.pkl"
 
@@ -38,13 +38,6 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
     notes = (MODULE_NOTE,) if search.from_modules else ()
     found, left_out = tuple(search.found), tuple(search.left_out)
     return Index("torch (zip)", found, left_out, notes, checksums=checksums(members.values()))
-
-
-def checksums(members: Iterable[Member]) -> tuple[Checksum, ...]:
-    """Return what the directory says of its stored members; a CRC of 0 was not computed."""
-    return tuple(
-        Checksum(m.name, m.offset, m.nbytes, m.crc) for m in members if m.crc and not m.method
-    )
 
 
 def folders_of(names: Iterable[str]) -> list[str]:

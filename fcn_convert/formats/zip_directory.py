@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.source import Readable
-from fcn_convert.tensors import MAX_TENSORS, shown
+from fcn_convert.tensors import MAX_TENSORS, Checksum, shown
 
 LOCAL_SIGNATURE = b"PK\x03\x04"
 
@@ -270,3 +270,10 @@ def _inflated(file: Readable, member: Member) -> Iterator[bytes]:
         raise CheckpointError(
             f"{file.path}: is damaged: member {shown(member.name)}: {error}"
         ) from error
+
+
+def checksums(members: Iterable[Member]) -> tuple[Checksum, ...]:
+    """Return what the directory says of its stored members; a CRC of 0 was not computed."""
+    return tuple(
+        Checksum(m.name, m.offset, m.nbytes, m.crc) for m in members if m.crc and not m.method
+    )

@@ -12,7 +12,13 @@ from fcn_convert.model.values import leaves
 from fcn_convert.torch_quietly import Tensor
 
 RELATIVE = 1e-10
-"""Largest difference that passes, of the largest output, in float64."""
+"""Largest difference that passes, of the largest output, in float64.
+
+Another order of summing n products changes their sum by at most 2·n·u of Σ|x·w|, u = 2⁻⁵³ (Higham,
+Accuracy and Stability of Numerical Algorithms, 2nd edition, section 3.1): 2·10⁻¹¹ for n = 10⁵, more
+than any layer has in use. This allows for a few such layers one after the other. Values in a wrong
+order change outputs by a part of themselves.
+"""
 
 
 @dataclass(frozen=True)

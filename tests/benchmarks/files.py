@@ -59,6 +59,8 @@ def main() -> None:
         tensors = vgg16()
         save_file(tensors, folder / "vgg16.safetensors")
         torch.save(tensors, folder / "vgg16.pth")
+        dense = {n: t.T.contiguous().T for n, t in tensors.items() if t.dim() == 2}
+        torch.save(tensors | dense, folder / "vgg16-columns.pth")
         tensors = vgg16(widening=2)
         save_file(tensors, folder / "vgg16-twice.safetensors")
         torch.save(tensors, folder / "vgg16-twice.pth")
