@@ -19,6 +19,7 @@ from scripts import load_script
 from typer.testing import CliRunner, Result
 
 from fcn_convert.cli import app
+from fcn_convert.errors import ModelError
 from fcn_convert.model.images import read_photos
 from fcn_convert.report.json_view import SCHEMA
 from fcn_convert.report.model_entry import PictureRequest
@@ -87,7 +88,7 @@ def test_one_option_without_the_other_is_bad_usage(arguments: list[str], message
     ("model", "sizes", "message"),
     [
         pytest.param(str(TRAIN), "1,8,8", "expected `package.module:factory`", id="no-factory"),
-        pytest.param(f"{TRAIN}:Nope", "1,8,8", "AttributeError: module 'train'", id="no-name"),
+        pytest.param(f"{TRAIN}:Nope", "1,8,8", "has no attribute 'Nope'", id="no-name"),
         pytest.param("no_such_module_:f", "1,8,8", "ModuleNotFoundError", id="no-module"),
         pytest.param("no/such.py:f", "1,8,8", "no/such.py: is no file", id="no-file"),
         pytest.param(f"{TRAIN}:split_digits", "1,8,8", "expected an nn.Module", id="no-model"),
@@ -268,6 +269,69 @@ def test_what_makes_cells_differ_from_crops_is_named(tmp_path: Path) -> None:
     )
     assert "0 pads its input" in done.stdout
     assert "2 has ceil_mode" in done.stdout
+
+
+OPERATIONS = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.utils.parametrizations.spectral_norm(nn.Conv2d(1, 4, 2))
+        self.fc = nn.Linear(4 * 8 * 8, 3)
+
+    def forward(self, x):
+        return self.fc(self.conv(x).flatten(1))
+
+
+class OnPixels(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(81, 3)
+
+    def forward(self, x):
+        return self.fc(x.view(-1, 81))
+
+
+class OneDtype(Net):
+    def forward(self, x):
+        if x.dtype != torch.float32:
+            raise TypeError("float32, please")
+        return super().forward(x)
+"""
+
+
+def verified_code(code: str, factory: str, folder: Path) -> Result:
+    """Save the net of a factory, convert it and verify it with the model."""
+    (folder / "code.py").write_text(code)
+    namespace: dict[str, Any] = {}
+    exec(code, namespace)
+    source = folder / "net.pth"
+    torch.save(namespace[factory]().state_dict(), source)
+    options = ("--model", f"{folder / 'code.py'}:{factory}", "--input", "1,9,9")
+    assert run("init", source, "-o", source.with_suffix(".yaml"), *options).exit_code == 0
+    assert run("convert", source, "--verify", "bytes").exit_code == 0
+    converted = source.with_suffix(".fcn.safetensors")
+    return run("verify", source, converted, "--verify", "bytes", *options)
+
+
+@pytest.mark.parametrize("factory", ["Net", "OnPixels"])
+def test_a_model_may_compute_its_weights_or_need_whole_crops(factory: str, tmp_path: Path) -> None:
+    done = verified_code(OPERATIONS, factory, tmp_path)
+    assert done.exit_code == 0
+    assert "outputs differ by" in done.stdout
+
+
+def test_what_a_models_own_code_raises_is_one_sentence(tmp_path: Path) -> None:
+    done = verified_code(OPERATIONS, "OneDtype", tmp_path)
+    assert type(done.exception) is ModelError
+    assert re.match(
+        r"OneDtype fails on an input of 1×9×9 in float64 \(code\.py:28: .*\): TypeError: float32, "
+        "please; expected one that runs",
+        str(done.exception),
+    )
 
 
 def canvas(folder: Path, size: tuple[int, int], mode: str = "L") -> Path:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -180,6 +181,17 @@ def hooked(module: nn.Module) -> nn.Module:
     return module
 
 
+def quietly(function: Callable[[nn.Module], Any], module: nn.Module) -> nn.Module:
+    """Return what torch makes of a module by a function that it would rather see no more."""
+    with warnings.catch_warnings(action="ignore"):
+        return cast("nn.Module", function(module))
+
+
+def old_weight_norm() -> nn.Module:
+    """Return a convolution whose weight is an attribute that was computed."""
+    return quietly(nn.utils.weight_norm, nn.Conv2d(C, 6, 2))
+
+
 HEADS: dict[str, Net] = {
     "softmax": Net(lambda self, x: self.fc(flat(x)).softmax(1), fc=dense(24)),
     "softmax-last": Net(lambda self, x: F.log_softmax(self.fc(flat(x)), -1), fc=dense(24)),
@@ -312,6 +324,14 @@ HEADS: dict[str, Net] = {
         lambda self, x: nn.Softmax(dim=1)(self.a(nn.Flatten()(nn.ReLU()(x)))), a=dense(24)
     ),
     "hooked": Net(lambda self, x: self.a(flat(self.m(x))), m=hooked(nn.Tanh()), a=dense(24)),
+    "view-to-the-same-shape": Net(
+        lambda self, x: self.a(flat(self.conv(torch.reshape(x.view(-1, C, H, W), (-1, C, H, W))))),
+        conv=nn.Conv2d(C, 6, 2),
+        a=dense(12),
+    ),
+    "weight-norm-in-the-trunk": Net(
+        lambda self, x: self.a(flat(self.conv(x))), conv=old_weight_norm(), a=dense(12)
+    ),
     "reversed": Net(lambda self, x: self.b(self.a(flat(x)).flip(1)), a=dense(24, 6), b=dense(6)),
 }
 
@@ -359,7 +379,32 @@ def quantised() -> nn.Module:
     return layer
 
 
+class Settings(dict[str, int]):
+    """As many keep their settings: an attribute that is none raises KeyError."""
+
+    __getattr__ = dict.__getitem__
+
+
+def with_settings(net: nn.Module) -> nn.Module:
+    net.settings = Settings()  # type: ignore[assignment]
+    return net
+
+
+SEQUENTIAL = nn.Sequential(nn.Conv2d(2, C, 3), nn.Flatten(), dense(24))
 ERRORS: dict[str, tuple[Net | nn.Module, str]] = {
+    "scripted": (
+        quietly(torch.jit.script, SEQUENTIAL),
+        "^Sequential is TorchScript, .*expected the nn.Module",
+    ),
+    "compiled": (torch.compile(SEQUENTIAL, backend="eager"), "^the model is compiled: expected"),
+    "not-copied": (
+        with_settings(Net(lambda self, x: self.a(flat(x)), a=dense(24))),
+        "^Net cannot be copied: KeyError: '__deepcopy__'; expected a model that ",
+    ),
+    "weight-of-no-module": (
+        Net(lambda self, x: flat(x) @ self.a[0], a=nn.ParameterList([torch.randn(24, 5)])),
+        r"matmul \(.* makes 5 of .*; a Dense layer is an nn.Linear, or F.linear with the `weight`",
+    ),
     "norm-on-the-map": (
         Net(lambda self, x: self.a(self.n(flat(x))), n=nn.BatchNorm1d(24), a=dense(24)),
         (

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fcn_convert.errors import ModelError
 from fcn_convert.model.tracing import VALUE, where
 from fcn_convert.model.values import Lifted
-from fcn_convert.torch_quietly import Tensor, fx
+from fcn_convert.torch_quietly import Tensor, functional, fx, torch
 
 
 def restored(graph: fx.Graph, value: Lifted) -> fx.Node:
@@ -45,6 +45,8 @@ def not_understood(node: fx.Node, sources: Sequence[Lifted], why: str) -> ModelE
             "; an adaptive pool can be left out where it changes nothing, at an input that gives "
             f"it a map of {times(made.shape[2:])}"
         )
+    elif node.target in {functional.linear, torch.matmul, torch.mm, torch.addmm, operator.matmul}:
+        text += "; a Dense layer is an nn.Linear, or F.linear with the `weight` of a module"
     return ModelError(text)
 
 

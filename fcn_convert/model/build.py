@@ -8,7 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
-from fcn_convert.errors import ModelError
+from fcn_convert.errors import ModelError, printable
 from fcn_convert.model import trials
 from fcn_convert.model.imagined import ShapesOnly
 from fcn_convert.model.lift import DenseLayer, Lifter, Pool
@@ -50,6 +50,7 @@ def make_convertible(
     """
     if pool not in {"slide", "global"}:
         raise ModelError(f"pool is {pool!r}; expected 'slide' or 'global'")
+    _check_kind(model)
     inputs = _given(model, example)
     with torch.no_grad():
         expected = _answer(model, inputs)
@@ -67,6 +68,19 @@ def make_convertible(
             "out what makes it so: an autocast, a hook on a Dense layer, or random numbers"
         )
     return Converted(module, tuple(lifter.layers.values()), sizes, _aliases(model, lifter.layers))
+
+
+def _check_kind(model: nn.Module) -> None:
+    """Raise ModelError for a model whose Python code is gone, or hidden."""
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ModelError(
+            f"{printable(model.original_name)} is TorchScript, which torch.fx cannot record: "
+            "expected the nn.Module that it was made of"
+        )
+    if hasattr(model, "_orig_mod"):
+        raise ModelError(
+            "the model is compiled: expected the one given to torch.compile, its `_orig_mod`"
+        )
 
 
 def with_own_tensors(module: nn.Module, model: nn.Module) -> nn.Module:
@@ -109,11 +123,17 @@ def _given(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> tuple[Tens
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode that shares its parameters and buffers with the model."""
+    """Return a copy in evaluation mode that shares its tensors with the model."""
+    computed = (value for module in model.modules() for value in vars(module).values())
+    made = (one for one in computed if isinstance(one, Tensor) and not one.is_leaf)
+    tensors = (*_tensors(model).values(), *made)  # of weight norm, which deepcopy refuses
     try:
-        return deepcopy(model, {id(tensor): tensor for tensor in _tensors(model).values()}).eval()
+        return deepcopy(model, {id(tensor): tensor for tensor in tensors}).eval()
     except Exception as error:
-        raise ModelError(f"{type(model).__name__} cannot be copied: {one_line(error)}") from error
+        raise ModelError(
+            f"{type(model).__name__} cannot be copied: {one_line(error)}; expected a model that "
+            "copy.deepcopy takes: leave out the attribute that it does not"
+        ) from error
 
 
 def _answer(model: nn.Module, inputs: tuple[Tensor, ...]) -> Any:

@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Any
 
 from fcn_convert.errors import ModelError
+from fcn_convert.model.answers import times
 from fcn_convert.model.culprits import culprits
 from fcn_convert.model.differences import difference, of_cells
 from fcn_convert.model.factory import example_of, user_code
@@ -19,6 +20,7 @@ from fcn_convert.model.loading import Files, Pair, load_pair
 from fcn_convert.model.picture import Drawing, picture, picture_paths, write_pictures
 from fcn_convert.model.precision import AtLeast
 from fcn_convert.model.stride import stride_of
+from fcn_convert.model.tracing import one_line, raised_at
 from fcn_convert.model.values import leaves
 from fcn_convert.model.windows import head_on_windows
 from fcn_convert.report import Report
@@ -82,7 +84,7 @@ def _entry(request: ModelRequest, pair: Pair, stride: tuple[int, ...] | None) ->
     inputs = _noise(pair, 1, batch=SAMPLES)
     stored = _stored_difference(pair, inputs)
     with AtLeast(torch.float64):
-        native = difference(pair.network(inputs), pair.model(inputs))
+        native = difference(_answer(pair.network, inputs), _answer(pair.model, inputs))
     window = pair.example.shape[2:]
     steps = stride or (UNKNOWN_STRIDE,) * len(window)
     larger = _noise(pair, 2, [step * (CELLS - 1) for step in steps])
@@ -142,6 +144,18 @@ def _stored_difference(pair: Pair, inputs: Tensor) -> float | None:
         return None
 
 
+def _answer(network: nn.Module, inputs: Tensor) -> Any:
+    """Return what a network answers; raises ModelError with whatever its code raises."""
+    try:
+        return network(inputs)
+    except Exception as error:
+        raise ModelError(
+            f"{type(network).__name__} fails on an input of {times(inputs.shape[1:])} in "
+            f"{str(inputs.dtype).removeprefix('torch.')}{raised_at(error)}: {one_line(error)}; "
+            "expected one that runs in the dtype of its weights and in float64"
+        ) from error
+
+
 def _passed(network: nn.Module, inputs: Tensor, precision: AbstractContextManager[object]) -> Pass:
     """Run a network in float64, and once more as it would be used, for the time.
 
@@ -151,13 +165,13 @@ def _passed(network: nn.Module, inputs: Tensor, precision: AbstractContextManage
 
     counter = FlopCounterMode(display=False)
     with counter, AtLeast(torch.float64):
-        answer = network(inputs)
+        answer = _answer(network, inputs)
     given = inputs.to(_stored_dtype(network))
     times: list[float] = []
     while len(times) < REPEATS and sum(times) < ENOUGH_SECONDS:
         start = perf_counter()
         with precision:
-            network(given)
+            _answer(network, given)
         times.append(perf_counter() - start)
     return Pass(answer, counter.get_total_flops() // 2, min(times))
 
@@ -170,7 +184,7 @@ def _crops(larger: Tensor, window: Sequence[int], stride: Sequence[int] | None) 
         crop = larger
         for axis, at in enumerate(cell):
             crop = crop.narrow(2 + axis, at * stride[axis], window[axis])
-        yield crop
+        yield crop.contiguous()
 
 
 def _crop_difference(answer: Any, crops: Sequence[Any]) -> float | None:

@@ -73,7 +73,7 @@ def _functional_site(given: Mapping[str, Any], model: nn.Module) -> DenseSite | 
         return None  # computed, not stored: an operation like any other
     weight, *bias = (parameters[str(node.target)] for node in nodes)
     name, _, last = str(nodes[0].target).rpartition(".")
-    if last != "weight":
+    if last != "weight" or not name:
         return None  # the spec knows a Dense layer by the name of its module
     return DenseSite(name, weight, bias[0] if bias else None, given["input"], tuple(nodes))
 

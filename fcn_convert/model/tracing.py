@@ -63,6 +63,7 @@ def trace(model: nn.Module, inputs: tuple[Tensor, ...], mode: Mode) -> Traced:
                 ) from error
             leaves.add(tracer.failed)
         else:
+            _drop_views_of_the_same_shape(graph)
             return Traced(model, graph, inputs, tuple(dict.fromkeys(tracer.decisions)), mode)
 
 
@@ -247,6 +248,19 @@ class _Tracer(fx.Tracer):
         if mine:
             code = (mine[0].code_context or [""])[0].strip()
             self.decisions.append(_line(mine[0].filename, str(mine[0].lineno), code))
+
+
+def _drop_views_of_the_same_shape(graph: fx.Graph) -> None:
+    """Take out what pins a map to the example's size and does nothing: `x.view(-1, 1, 28, 28)`."""
+    for node in graph.nodes:
+        made = node.meta.get(VALUE)
+        if node.target not in {"view", "reshape", torch.reshape} or not isinstance(made, Tensor):
+            continue
+        source = node.all_input_nodes[0]
+        read = source.meta[VALUE]
+        if isinstance(read, Tensor) and (made.shape, made.dtype) == (read.shape, read.dtype):
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)
 
 
 def _functions_to_record() -> tuple[Callable[..., Any], ...]:
