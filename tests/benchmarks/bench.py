@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -216,6 +217,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", choices=CASES, help="measure this case only")
     parser.add_argument("--json", type=Path, default=Path("bench.json"), help="the table as JSON")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the files are removed
     machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     day = datetime.now(UTC).date().isoformat()
     with tempfile.TemporaryDirectory(prefix="fcn-bench-") as temporary:

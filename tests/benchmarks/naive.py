@@ -21,4 +21,4 @@ for name, tensor in tensors.items():
         else:
             side = 7 if features_in % 49 == 0 else 3
             tensors[name] = tensor.reshape(features_out, -1, side, side)
-save_file(tensors, target)
+save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, target)
