@@ -96,7 +96,7 @@ def test_one_option_without_the_other_is_bad_usage(arguments: list[str], message
         pytest.param(f"{TRAIN}:LeNet", "8", "expected the sizes of one sample", id="one-size"),
         pytest.param(f"{TRAIN}:LeNet", "1,8,a", "expected the sizes of one sample", id="no-number"),
         pytest.param(f"{TRAIN}:LeNet", "1,9,10", "LeNet cannot run on the example", id="size"),
-        pytest.param(f"{TRAIN}:TwoHeads", "1,8,8", "is not a Dense layer", id="other-model"),
+        pytest.param(f"{TRAIN}:TwoHeads", "1,8,8", "is not of the model", id="other-model"),
     ],
 )
 def test_what_a_user_can_get_wrong_is_one_sentence(model: str, sizes: str, message: str) -> None:

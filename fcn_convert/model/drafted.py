@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from fcn_convert.errors import ModelError, SpecError, printable
 from fcn_convert.formats import Checkpoint, open_checkpoint
 from fcn_convert.layers import WEIGHT, resolve
 from fcn_convert.model import spec_of
@@ -21,7 +22,7 @@ def spec_from_model(checkpoint: Path, model: str, sizes: str, state_dict: str | 
     """Return the YAML of the spec that converts a checkpoint of this model.
 
     model: its factory, `module:factory`. sizes: of its input, `3,224,224`. Raises ModelError where
-    the model cannot be made fully convolutional, SpecError where the checkpoint is not of it.
+    the model cannot be made fully convolutional, or the checkpoint is not of it.
     """
     with user_code():
         made = make_model(model)
@@ -29,7 +30,13 @@ def spec_from_model(checkpoint: Path, model: str, sizes: str, state_dict: str | 
     with open_checkpoint(checkpoint) as opened:
         layout, found = _as_the_model_has_it(opened, state_dict, made)
         spec = replace(_named_as_in(found, spec, made), state_dict=state_dict, layout=layout)
-        resolve(spec, found)
+        try:
+            resolve(spec, found)
+        except SpecError as error:
+            raise ModelError(
+                f"{checkpoint}: is not of the model {printable(model)}: {error}; let the factory "
+                "make the one that was trained"
+            ) from error
     return spec_text(spec, [f"From the forward pass of {model} on an input of {sizes}."])
 
 
