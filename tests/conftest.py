@@ -5,6 +5,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
+
+# No test asserts a time: this machine may be a busy one.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # A shell ignores Ctrl-C for what it starts in the background, and commands that tests start would
 # inherit that, and rightly go on where the tests interrupt them.

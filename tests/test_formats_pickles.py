@@ -103,7 +103,7 @@ DATA = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, suppress_health_check=list(HealthCheck))
 @given(data=DATA, protocol=st.sampled_from([3, 4, 5]), in_python=st.booleans())
 def test_plain_data_of_the_standard_library(
     place: Path, data: object, protocol: int, *, in_python: bool
@@ -124,7 +124,7 @@ TEXTS_ONLY = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(data=TEXTS_ONLY, protocol=st.sampled_from([0, 1, 2]))
 def test_plain_data_in_old_protocols(place: Path, data: object, protocol: int) -> None:
     # Bytes are a call of _codecs.encode there.
@@ -386,7 +386,7 @@ PARTS = [b"ca\nb\n", b"ccollections\nOrderedDict\n", b"X\x01\x00\x00\x00a", b"K\
 PARTS += [b"h\x00", b"(", b"N", b")", b"}", b"]", b"\x86", b"Nt", b"I1\n", b"0"] * 4
 
 
-@settings(deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400, suppress_health_check=list(HealthCheck))
 @given(
     raw=st.lists(
         st.sampled_from([*(bytes([c]) for c in range(256)), *PARTS]),

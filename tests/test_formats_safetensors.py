@@ -183,7 +183,7 @@ def test_metadata_may_be_null_as_mlx_writes_it(tmp_path: Path) -> None:
 NAMES = st.text(st.characters(codec="utf-8"), max_size=12).filter(lambda n: n != "__metadata__")
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     tensors=st.dictionaries(
         NAMES, st.tuples(st.sampled_from(sorted(TORCH_DTYPES)), SHAPES), max_size=6
@@ -253,7 +253,7 @@ def reads(path: Path, raw: bytes) -> bool:
     return True
 
 
-@settings(deadline=None, max_examples=800, suppress_health_check=list(HealthCheck))
+@settings(max_examples=800, suppress_health_check=list(HealthCheck))
 @given(raw=mutated())
 def test_what_the_library_rejects_is_rejected(place: Path, raw: bytes) -> None:
     assert reads(place, raw) <= library_reads(raw)

@@ -203,7 +203,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("torch") / "m.pt"
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(
     shape=st.lists(st.integers(0, 4), max_size=4),
     seed=st.integers(0, 999),

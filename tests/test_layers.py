@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fcn_convert.errors import SpecError
@@ -235,7 +235,6 @@ def test_a_pooled_map_is_hinted_at_in_1d() -> None:
     assert "write [64, 1]" in problem
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_a_reading_is_never_guessed(data: st.DataObject) -> None:
     """What resolves without being told has exactly one reading, by the rules' own words."""

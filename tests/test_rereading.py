@@ -35,7 +35,7 @@ def views(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return shape, tuple(steps)
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(view=views(), most=st.sampled_from([1, 16, 64, 1 << 20]), offset=st.sampled_from([0, 6]))
 def test_boxes_hold_every_value_once(
     tmp_path: Path, view: tuple[tuple[int, ...], tuple[int, ...]], most: int, offset: int

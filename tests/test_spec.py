@@ -85,7 +85,6 @@ def test_one_line_is_enough() -> None:
     assert (spec.state_dict, spec.layout, dict(spec.rename)) == (None, None, {})
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_maps_as_lists_and_mappings(data: st.DataObject) -> None:
     axes = data.draw(st.sampled_from(AXES))
@@ -246,7 +245,7 @@ def test_bombs_are_quick(text: str, message: str) -> None:
     assert time.process_time() - before < 5
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=st.text(alphabet="feature_map: [1,2]{}&*!|>-'\"\n\t#%@`?\x00é", max_size=60))
 def test_no_text_is_a_bug(text: str) -> None:
     try:

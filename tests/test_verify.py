@@ -133,9 +133,7 @@ def maps(draw: st.DrawFn) -> tuple[dict[str, int], str]:
     return sizes, "".join(draw(st.permutations(axes)))
 
 
-@settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=maps(),
     features_out=st.integers(1, 4),

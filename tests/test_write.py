@@ -113,9 +113,7 @@ def as_stored(weight: Tensor, how: str) -> Tensor:
     return weight
 
 
-@settings(
-    deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     shape=maps(),
     features_out=st.integers(1, 4),

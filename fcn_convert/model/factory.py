@@ -42,6 +42,8 @@ def make_model(name: str) -> nn.Module:
     try:
         factory: Any = _imported(place)
         for part in attribute.split("."):
+            if not hasattr(factory, part):
+                raise ModelError(f"--model {printable(name)}: there is no {printable(part)}")
             factory = getattr(factory, part)
         model = factory if isinstance(factory, nn.Module) else factory()
     except ModelError:
