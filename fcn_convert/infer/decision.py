@@ -79,7 +79,7 @@ def _pooled(maps: Maps, fmap: FeatureMap, evidence: Evidence, best: Score) -> De
 
 def _by_weights(maps: Maps, evidence: Evidence, best: Score) -> Decision:
     """Decide between maps that shapes leave open."""
-    swapped = {reading.feature_map for reading in alike(best.reading, maps.candidates)}
+    swapped = dict.fromkeys(r.feature_map for r in alike(best.reading, maps.candidates))
     # A map with channels from elsewhere in the network is no rival to one of those before it.
     near = set(maps.channels) if best.reading.feature_map.channels in maps.channels else None
     close = [
@@ -97,7 +97,8 @@ def _by_weights(maps: Maps, evidence: Evidence, best: Score) -> Decision:
         )
         remark = f"shapes leave several maps, and the weights choose none: {_shown(best)}"
         return Decision(None, (f"{remark}, {_shown(rival)}",), shown[:MAX_ALTERNATIVES])
-    remark = "shapes leave several maps; the weights choose one"
+    named = " or ".join(map(str, swapped))
+    remark = f"shapes leave several maps; the weights go with {named}"
     return _order(maps, best.reading.feature_map, evidence, (remark,))
 
 
@@ -113,7 +114,7 @@ def _order(maps: Maps, fmap: FeatureMap, evidence: Evidence, because: tuple[str,
         return Decision(default, (*because, agree + invisible))
     same = alike(own.reading, candidates)
     if usual.z > LESS_CLEAR * own.z:
-        remark = f"the weights leave the order open: {_shown(own)}, {_shown(usual)}"
+        remark = f"the weights leave the flatten order open: {_shown(own)}, {_shown(usual)}"
         return Decision(None, (*because, remark), (*same, default))
     rivals = [
         s
