@@ -76,6 +76,19 @@ def test_h_and_w_that_changed_places_are_told(
     assert f"for {best.flatten} (z" in found.reason
 
 
+@pytest.mark.parametrize("seed", range(10, 14))
+def test_a_swap_is_told_where_little_was_learnt_and_channels_differ(
+    seed: int, tmp_path: Path
+) -> None:
+    sizes = (16, 14, 6)
+    weight = smooth("CHW", (2, 2), sizes)
+    torch.manual_seed(seed)
+    weight = weight + 1.2 * torch.randn_like(weight)
+    weight = (weight.view(48, 16, -1) * (torch.rand(16) + 0.3)[:, None]).flatten(1)
+    assert said_of(weight, (16, 6, 14), "CHW", tmp_path).outcome == "contradicts"
+    assert said_of(weight, sizes, "CHW", tmp_path).outcome == "supports"
+
+
 @pytest.mark.parametrize("order", ["CHW", "HWC", "WHC", "HCW"])
 @pytest.mark.parametrize(
     ("window", "sizes"),

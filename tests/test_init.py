@@ -54,6 +54,8 @@ def test_what_the_file_does_not_tell_is_left_to_its_author(tmp_path: Path) -> No
     assert "error: " in result.stderr
     assert "cannot be told from the file alone" in result.stderr
     text = (tmp_path / "two_heads.yaml").read_text("utf-8")
+    assert "the weights go with 24×3×2 or 24×2×3." in text
+    assert "the weights leave the flatten order open: " in text
     with pytest.raises(SpecError, match="neither `feature_map"):
         load_spec(tmp_path / "two_heads.yaml")
     with pytest.raises(SpecError, match="neither `feature_map"):

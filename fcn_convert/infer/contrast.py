@@ -25,8 +25,12 @@ def speaks_for(sample: Sample, other: Reading, declared: Reading) -> bool:
             _is_weaker(sample, values, both) for values in gained.values()
         )
     reference = gained or {0: _both(sample, own, others, lost)}
-    return _is_clear(sample, reference) and all(
-        _is_weaker(sample, values, torch.cat([*reference.values()])) for values in lost.values()
+    if not _is_clear(sample, reference):
+        return False
+    pairs = torch.cat([*reference.values()])
+    # Along a short axis there are few pairs: each axis is the weaker, all together are so clearly.
+    return all(_is_half(values, pairs) for values in lost.values()) and _is_weaker(
+        sample, torch.cat([*lost.values()]), pairs
     )
 
 
@@ -55,12 +59,18 @@ def _is_clear(sample: Sample, pairs: Pairs) -> bool:
     return _beyond(sample, values, sample.chance[0]) >= CLEAR_Z
 
 
+def _is_half(values: Tensor, reference: Tensor) -> bool:
+    """Return whether pairs are half as alike as others, or less."""
+    return float(values.mean()) <= LESS_CLEAR * float(reference.mean())
+
+
 def _is_weaker(sample: Sample, values: Tensor, reference: Tensor) -> bool:
     """Return whether pairs are clearly less alike than others."""
-    if not reference.numel():
-        return False
-    mean = float(reference.mean())
-    return float(values.mean()) <= LESS_CLEAR * mean and -_beyond(sample, values, mean) >= CLEAR_Z
+    return (
+        reference.numel() > 0
+        and _is_half(values, reference)
+        and -_beyond(sample, values, float(reference.mean())) >= CLEAR_Z
+    )
 
 
 def _beyond(sample: Sample, values: Tensor, mean: float) -> float:
