@@ -78,6 +78,14 @@ TRUNKS: dict[str, tuple[Net, tuple[int, int], list[str]]] = {
         (1, 1),
         ["norm computes from the whole input"],
     ),
+    "one-of-several-answers": (
+        Net(
+            lambda self, x: self.pool(x)[0],
+            pool=nn.MaxPool2d(3, 1, padding=1, return_indices=True),
+        ),
+        (1, 1),
+        ["pool pads its input"],
+    ),
     "batch-statistics": (
         Net(lambda self, x: self.norm(x), norm=nn.BatchNorm2d(CHANNELS, track_running_stats=False)),
         (1, 1),

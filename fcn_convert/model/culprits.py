@@ -14,6 +14,7 @@ from typing import Any
 from fcn_convert.errors import printable
 from fcn_convert.model.sizes import Sizes
 from fcn_convert.model.tracing import VALUE, run, where
+from fcn_convert.model.values import leaves
 from fcn_convert.torch_quietly import Tensor, fx, nn, torch
 
 TOLERANCE = 1e-3
@@ -39,9 +40,10 @@ def culprits(sizes: Sizes, model: nn.Module, larger: Tensor) -> Iterator[str]:
         crops = fx.map_arg(arguments, lambda other: _middle(values[other], other.meta[VALUE]))
         args, kwargs = fx.map_arg(arguments, values.__getitem__)
         values[node] = run(node, model, args, kwargs)
-        if node in sizes.depend_on_input and isinstance(values[node], Tensor):
+        if node in sizes.depend_on_input and next(leaves(values[node]), None) is not None:
             whole, alone = _middle(values[node], node.meta[VALUE]), run(node, model, *crops)
-            differs = _differs(whole, alone, sizes.channel_axis(node))
+            channels = sizes.channel_axis(node) if isinstance(alone, Tensor) else 1
+            differs = _differs(next(leaves(whole)), next(leaves(alone)), channels)
             if differs is not None and bool(differs.any()):
                 name = str(node.target) if node.op == "call_module" else where(node)
                 yield f"{printable(name)} {_reason(node, model, differs)}"
