@@ -421,6 +421,27 @@ def test_an_attribute_of_hdf5_that_claims_gigabytes(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "m.h5")
 
 
+@pytest.mark.heavy
+def test_an_attribute_of_hdf5_whose_texts_could_all_be_one(tmp_path: Path) -> None:
+    h5py = import_module("h5py")
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["w"] = np.ones((3, 4), "f4")
+        file.attrs["names"] = ["x" * 30_000] * 3500
+    with pytest.raises(CheckpointError, match=r"'names' has over 64 texts of no fixed length"):
+        open_checkpoint(tmp_path / "m.h5")
+
+
+@pytest.mark.heavy
+def test_an_array_of_hdf5_in_millions_of_chunks(tmp_path: Path) -> None:
+    h5py = import_module("h5py")
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        for name in "ab":
+            file.create_dataset(name, (1 << 15, 2), "f4", chunks=(1, 2))
+        file.create_dataset("c", (1 << 22,), "f4", chunks=(1,))
+    with pytest.raises(CheckpointError, match=r"array 'c' .* more than 65536 chunks"):
+        open_checkpoint(tmp_path / "m.h5")
+
+
 def test_a_state_dict_read_by_a_layout_is_not_reported_as_another(tmp_path: Path) -> None:
     weights = {
         "conv.weight": np.ones((4, 3, 3, 2), np.float32),

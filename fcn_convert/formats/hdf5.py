@@ -31,8 +31,12 @@ from fcn_convert.tensors import (
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 MAX_DEPTH = 64
 MAX_ATTRIBUTE = 16 << 20
+MAX_TEXTS, MIN_TEXTS = 64 << 20, 64
+"""Bytes of an attribute's texts, were each as long as the file; so few texts are always read."""
 MAX_UNPACKED = 64 << 20
 """Bytes unpacked at a time: whole chunks, of whole rows of the array."""
+MAX_CHUNKS = 1 << 16
+"""Chunks of all arrays together: HDF5 keeps a kilobyte for each, be it a single value."""
 _ENOUGH = 4 << 20
 """Bytes worth a call."""
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
@@ -117,13 +121,13 @@ class _Walk:
         self.tensors: dict[str, TensorInfo] = {}
         self.left_out: list[LeftOut] = []
         self.attributes: dict[str, dict[str, Any]] = {}
-        self.entries = 0
+        self.entries = self.chunks = 0
 
     def group(self, path: str, group: Any, depth: int) -> None:
         """Index all that a group holds."""
         if depth > MAX_DEPTH:
             raise RecordError(f"has groups nested deeper than {MAX_DEPTH}, or in a circle")
-        self.attributes[path] = dict(_attributes(group))
+        self.attributes[path] = dict(_attributes(group, self.part.size))
         for name in group:
             self.entries += 1
             if self.entries > 8 * MAX_TENSORS:
@@ -174,6 +178,7 @@ class _Walk:
             return 0, self.part.start + offset
         if layout == self.h5py.h5d.CHUNKED:
             self._check_filters(properties)
+            self._check_chunks(dataset)
         return self._unpacked(dataset, nbytes)
 
     def _check_filters(self, properties: Any) -> None:
@@ -181,6 +186,12 @@ class _Walk:
         unknown = [number for number in filters if number not in _FILTERS]
         if unknown:
             raise RecordError(f"it is compressed by HDF5's filter {unknown[0]}, not known here")
+
+    def _check_chunks(self, dataset: Any) -> None:
+        sizes = zip(dataset.shape, dataset.chunks, strict=True)
+        self.chunks += prod(-(-size // chunk) for size, chunk in sizes)
+        if self.chunks > MAX_CHUNKS:
+            raise RecordError(f"with it the file has more than {MAX_CHUNKS} chunks")
 
     def _unpacked(self, dataset: Any, nbytes: int) -> tuple[int, int]:
         number, scratch = self.files.scratch()
@@ -210,16 +221,21 @@ def _rows(dataset: Any) -> Iterator[bytes]:
             yield dataset[(*index, slice(at, at + step))].tobytes()
 
 
-def _attributes(group: Any) -> Iterator[tuple[str, Any]]:
+def _attributes(group: Any, nbytes: int) -> Iterator[tuple[str, Any]]:
     """Yield a group's attributes: texts and lists of texts, numbers; others as None.
 
-    Keras cuts a list of names that is too long for an attribute into `names0`, `names1`, …
+    nbytes: size of the file. Keras cuts a list of names that is too long for an attribute into
+    `names0`, `names1`, …
     """
     for name in group.attrs:
         stored = group.attrs.get_id(name)
         # What is read is allocated first, as large as the file says that it is.
         if prod(stored.shape or ()) * stored.dtype.itemsize > MAX_ATTRIBUTE:
             raise RecordError(f"attribute {shown(name)} is over {MAX_ATTRIBUTE >> 20} MB")
+        # Texts of no fixed length can all be the same part of the file, copied for each.
+        most = max(MAX_TEXTS // nbytes, MIN_TEXTS)
+        if stored.dtype.hasobject and prod(stored.shape or ()) > most:
+            raise RecordError(f"attribute {shown(name)} has over {most} texts of no fixed length")
         value = group.attrs[name]
         yield name, _plain(value.tolist() if hasattr(value, "tolist") else value)
 
