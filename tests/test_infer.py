@@ -395,6 +395,15 @@ def test_a_choice_is_offered_between_maps_of_the_channels_before_it() -> None:
     assert {fmap.channels for fmap in offered} == {128}
 
 
+def test_what_shapes_put_first_is_offered_where_weights_go_with_others() -> None:
+    first = FeatureMap("CHW", (64, 4, 4))
+    others = [FeatureMap("CHW", (c, 1024 // c // 2, 2)) for c in (1, 2, 4, 8, 16, 32, 128)]
+    scores = [Score(Reading(fmap, "CHW"), 0.1, 0.1, 10.0, 10.0) for fmap in others]
+    decision = decide(Maps((first, *others), "open", (64,)), Evidence(64, tuple(scores)), "")
+    assert decision.reading is None
+    assert Reading(first, "CHW") in decision.alternatives
+
+
 def test_of_very_many_heads_some_are_looked_at_and_the_others_say_so(tmp_path: Path) -> None:
     tensors = {}
     for channels in range(8, 8 + MAX_WEIGHED + 2):

@@ -361,7 +361,10 @@ def _describe(node: Node) -> str:
         return f"{kind} of {len(mapping)} entries"
     if _is_list(node):
         return f"a list of {len(node)} entries, which have no names"
-    return f"not a tensor: {printable(_value(node)[:_MAX_SHOWN])}"
+    value = _value(node)
+    if "keras" in value.split("."):
+        return "a pickled Keras model, which model.save('model.keras') saves by name"
+    return f"not a tensor: {printable(value[:_MAX_SHOWN])}"
 
 
 def _value(node: Node) -> str:

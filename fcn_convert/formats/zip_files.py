@@ -12,6 +12,8 @@ from fcn_convert.formats.zip_directory import LOCAL_SIGNATURE, Member, read_dire
 from fcn_convert.tensors import Index, shown
 
 EMPTY_SIGNATURE = b"PK\x05\x06"
+CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".keras", ".pdparams", ".npz")
+"""How the names of checkpoints end that others pack into a zip file, as Stable-Baselines3 does."""
 
 
 class ZipReader(Protocol):
@@ -41,7 +43,10 @@ def read_index(files: Files) -> Index:
         if reader.recognises_members(members):
             return reader.read_members(files, members)
     found = f"its members are {quoted(map(shown, members))}" if members else "it is empty"
+    inside = [name for name in members if name.endswith(CHECKPOINTS)]
+    advice = f"unpack it, and convert the one with the weights: {quoted(map(shown, inside))}"
     raise CheckpointError(
         f"{files.main.path}: is a zip file with no {torch_zip.PICKLE}, and none of an archive "
-        f"known here ({found}); if a checkpoint is inside of it, unpack it first"
+        f"known here ({found}); "
+        f"{advice if inside else 'if a checkpoint is inside of it, unpack it first'}"
     )

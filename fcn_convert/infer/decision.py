@@ -89,14 +89,18 @@ def _by_weights(maps: Maps, evidence: Evidence, best: Score) -> Decision:
     ]
     rival = next((score for score in close if score.reading.feature_map not in swapped), None)
     if rival is not None and rival.z > CLEARLY_BEST * best.z:
-        shown = tuple(
+        shown = [
             reading
             for score in close
             if score.z > CLEARLY_BEST * best.z
             for reading in alike(score.reading, maps.candidates)
-        )
+        ]
+        # Whatever the weights go with: what shapes put first is offered, too.
+        first = maps.usual(maps.candidates[0])
+        if first not in shown[:MAX_ALTERNATIVES]:
+            shown.insert(MAX_ALTERNATIVES - 1, first)
         remark = f"shapes leave several maps, and the weights choose none: {_shown(best)}"
-        return Decision(None, (f"{remark}, {_shown(rival)}",), shown[:MAX_ALTERNATIVES])
+        return Decision(None, (f"{remark}, {_shown(rival)}",), tuple(shown[:MAX_ALTERNATIVES]))
     named = " or ".join(map(str, swapped))
     remark = f"shapes leave several maps; the weights go with {named}"
     return _order(maps, best.reading.feature_map, evidence, (remark,))

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import zipfile
+
+
+def packed(*names: str) -> bytes:
+    """A zip file of files by these names, as Stable-Baselines3 packs its checkpoints."""
+    with zipfile.ZipFile(stream := io.BytesIO(), "w") as archive:
+        for name in names:
+            archive.writestr(name, b"x")
+    return stream.getvalue()
+
 
 FOREIGN = {
     "gzip": (b"\x1f\x8b\x08\0", "is compressed with gzip: unpack it first"),
@@ -50,6 +61,15 @@ FOREIGN = {
     "text": (b"hello world\n", "is no checkpoint known here \\(a text that starts with"),
     "json": (b'{"a": 1}', "is JSON without a `weight_map`"),
     "other-zip": (b"PK\x05\x06" + bytes(18), "is a zip file with no data.pkl.*it is empty"),
+    "zip-of-checkpoints": (
+        packed("data", "policy.pth"),
+        "unpack it, and convert the one with the weights: 'policy.pth'$",
+    ),
+    "zip-of-pictures": (packed("a.png"), "if a checkpoint is inside of it, unpack it first"),
+    "pickled-keras": (
+        b"\x80\x02ckeras.src.saving.pickle_utils\ndeserialize_model_from_bytecode\n(tR.",
+        r"a pickled Keras model, which model\.save\('model\.keras'\) saves",
+    ),
     "list": (
         pickle.dumps([1, 2]),
         r"only \(the whole file\), a list of 2 entries, which have no names; save a dictionary",
