@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from corpus.foreign import FOREIGN
+from corpus.zips import rezipped
 from torch import nn
 
 from fcn_convert.digests import Digests
@@ -170,6 +171,7 @@ def test_a_pickle_of_arrays(tmp_path: Path, protocol: int) -> None:
         "fc_w": some(300, 20),
         "fc_b": some(300, seed=1),
         "fortran": np.asfortranarray(some(4, 5)),
+        "transposed": some(4, 3, 2).transpose(1, 2, 0),
         "ints": np.arange(5),
         "empty": np.zeros((0,), "f4"),
         "scalar": np.array(2.0),
@@ -367,6 +369,17 @@ def test_torchscript(tmp_path: Path, make: Callable[[], Any]) -> None:
     index = check(path, torch.jit.load(path).state_dict())
     assert index.format == "TorchScript"
     check(path, net().state_dict())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_whose_code_is_missing_loses_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    torch.jit.save(scripted(), path)
+    with zipfile.ZipFile(path) as archive:
+        [conv] = [n for n in archive.namelist() if "modules/conv" in n and n.endswith(".py")]
+    path.write_bytes(rezipped(path.read_bytes(), lambda members: members.pop(conv)))
+    with pytest.raises(CheckpointError, match=r"whose code, 'code/.*\.py', is missing"):
+        open_checkpoint(path)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

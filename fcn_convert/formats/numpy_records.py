@@ -1,8 +1,9 @@
 """What NumPy's pickles and headers mean: arrays, their dtypes, and where their values lie.
 
 An array is pickled as `_reconstruct(ndarray, (0,), b"b")` with the state (version, shape, dtype,
-is_fortran, values), or, since pickle protocol 5, as `_frombuffer(values, dtype, shape, order)`:
-numpy/_core/multiarray.py and numpy/_core/numeric.py. Recognised by name; nothing is called.
+is_fortran, values), or, since pickle protocol 5, as `_frombuffer(values, dtype, shape, order)`, to
+which later versions add the order of the axes: numpy/_core/multiarray.py and
+numpy/_core/numeric.py. Recognised by name; nothing is called.
 """
 
 from __future__ import annotations
@@ -54,11 +55,15 @@ _PART = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """An array as a pickle describes it; values is the node that holds its bytes."""
+    """An array as a pickle describes it.
+
+    axes: which of its axes, slowest first, its values are stored by. values: the node that holds
+    its bytes.
+    """
 
     dtype: Dtype
     shape: tuple[int, ...]
-    is_fortran: bool
+    axes: tuple[int, ...]
     values: Node
 
 
@@ -72,10 +77,16 @@ def array_of(node: Node) -> Array | Unreadable | None:
     path, arguments = node.function.path, node.arguments
     if path in _RECONSTRUCT and isinstance(node.state, tuple) and len(node.state) == 5:
         _, shape, dtype, is_fortran, values = node.state
-        return _array(shape, dtype, values, is_fortran=bool(is_fortran))
-    if path in _FROM_BUFFER and isinstance(arguments, tuple) and len(arguments) == 4:
-        values, dtype, shape, order = arguments
-        return _array(shape, dtype, values, is_fortran=order == "F")
+        sizes = _sizes(shape)
+        return _array(sizes, dtype, values, _in_order("F" if is_fortran else "C", len(sizes)))
+    if path in _FROM_BUFFER and isinstance(arguments, tuple) and len(arguments) in {4, 5}:
+        values, dtype, shape, order, *transposed = arguments
+        sizes = _sizes(shape)
+        if order != "K":
+            return _array(sizes, dtype, values, _in_order(order, len(sizes)))
+        axes = _permutation(transposed[0] if transposed else None, len(sizes))
+        moved = tuple(sizes[axis] for axis in axes)
+        return _array(moved, dtype, values, tuple(axes.index(i) for i in range(len(axes))))
     return None
 
 
@@ -95,8 +106,38 @@ def dtype_named(code: str) -> Dtype | None:
 
 def column_major(tensor: TensorInfo) -> TensorInfo:
     """Return a tensor with the strides of Fortran's order: the first axis changes fastest."""
-    strides = tuple(reversed(row_major_strides(tuple(reversed(tensor.shape)))))
+    return _stored_by(tensor, _in_order("F", len(tensor.shape)))
+
+
+def _stored_by(tensor: TensorInfo, axes: tuple[int, ...]) -> TensorInfo:
+    """Return a tensor with the strides of values stored by its axes, slowest first."""
+    steps = dict(zip(axes, row_major_strides([tensor.shape[axis] for axis in axes]), strict=True))
+    strides = tuple(steps[axis] for axis in range(len(axes)))
     return replace(tensor, strides=None if is_row_major(tensor.shape, strides) else strides)
+
+
+def _in_order(order: Node, count: int) -> tuple[int, ...]:
+    """Return the axes of an array, slowest first, by NumPy's letter for their order."""
+    if not isinstance(order, str) or order not in {"C", "F"}:
+        raise RecordError("its values are in an order that is neither C nor F")
+    axes = tuple(range(count))
+    return axes if order == "C" else axes[::-1]
+
+
+def _permutation(axes: Node, count: int) -> tuple[int, ...]:
+    if not isinstance(axes, tuple) or len(axes) != count:
+        raise RecordError(f"the order of its axes is not a tuple of {count} numbers")
+    check_naturals("one of its axes", *axes)
+    if sorted(axes) != list(range(count)):
+        raise RecordError(f"the order of its axes is {axes}, not each of its {count} axes once")
+    return axes
+
+
+def _sizes(shape: Node) -> tuple[int, ...]:
+    if not isinstance(shape, tuple) or len(shape) > MAX_AXES:
+        raise RecordError(f"its shape is not a tuple of at most {MAX_AXES} numbers")
+    check_naturals("one of its sizes", *shape)
+    return shape
 
 
 def locate_array(name: str, array: Array, files: Files, start: int = 0) -> TensorInfo:
@@ -113,7 +154,7 @@ def locate_array(name: str, array: Array, files: Files, start: int = 0) -> Tenso
             f"it has {length} bytes, but {array.dtype.name} {list(array.shape)} needs {nbytes}"
         )
     tensor = TensorInfo(name, array.dtype, array.shape, offset, file=file)
-    return column_major(tensor) if array.is_fortran else tensor
+    return _stored_by(tensor, array.axes)
 
 
 def place_of(values: Node, files: Files, start: int = 0) -> tuple[int, int, int]:
@@ -145,7 +186,7 @@ def objects_of(node: Node) -> list[Node] | None:
 
 
 def _array(
-    shape: Node, dtype: Node, values: Node, *, is_fortran: bool
+    shape: tuple[int, ...], dtype: Node, values: Node, axes: tuple[int, ...]
 ) -> Array | Unreadable | None:
     code = _dtype_code(dtype)
     if code is None or code[-1:] == "O" or code.lstrip("<>=|")[:1] in {"O", "S", "U", "V", "a"}:
@@ -153,10 +194,7 @@ def _array(
     found = dtype_named(code)
     if found is None:
         return Unreadable(f"of NumPy's dtype {code[:8]}")
-    if not isinstance(shape, tuple) or len(shape) > MAX_AXES:
-        raise RecordError(f"its shape is not a tuple of at most {MAX_AXES} numbers")
-    check_naturals("one of its sizes", *shape)
-    return Array(found, shape, is_fortran, values)
+    return Array(found, shape, axes, values)
 
 
 def _dtype_code(node: Node) -> str | None:

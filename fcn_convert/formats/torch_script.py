@@ -20,7 +20,7 @@ from fcn_convert.formats.state_dicts import MAX_MODULES, Search
 from fcn_convert.formats.torch_records import RecordError, Unreadable, attributes_of
 from fcn_convert.formats.torch_zip import Archive, folders_of
 from fcn_convert.formats.zip_directory import Member, check_stored, checksums, text_of
-from fcn_convert.tensors import Index
+from fcn_convert.tensors import Index, shown
 
 MAX_CODE = 64 << 20
 """Bytes of source looked through."""
@@ -95,9 +95,10 @@ class _Modules:
         return self.known[module].get(name)
 
     def _classes(self, module: str) -> Iterator[tuple[str, frozenset[str]]]:
-        member = self.members.get(f"{self.folder}code/{module.replace('.', '/')}.py")
+        name = f"code/{module.replace('.', '/')}.py"
+        member = self.members.get(f"{self.folder}{name}")
         if member is None:
-            return
+            raise RecordError(f"has modules whose code, {shown(name)}, is missing in it")
         self.read += member.nbytes
         code = text_of(self.file, member, MAX_CODE - self.read + member.nbytes)
         for match in _CLASS.finditer(code.decode("utf-8", "replace")):
