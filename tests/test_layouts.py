@@ -296,10 +296,25 @@ def save_weights(model: Any, path: Path) -> None:
     path.with_name("m.json").write_text(model.to_json())
 
 
+def save_on_windows(model: Any, path: Path) -> None:
+    """Save as Keras 2.13 did there: the groups' names are joined by backslashes."""
+    save_weights(model, path)
+    h5py = import_module("h5py")
+    names: list[str] = []
+    with h5py.File(path) as file:
+        file.visit(names.append)
+        arrays = {name: file[name][()] for name in names if isinstance(file[name], h5py.Dataset)}
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            group, _, variable = name.partition("/vars/")
+            file.require_group(group.replace("/", "\\"))[f"vars/{variable}"] = array
+
+
 SAVED: dict[str, tuple[str, Callable[[Any, Path], None]]] = {
     "keras": ("m.keras", lambda model, path: model.save(path)),
     "h5": ("m.h5", lambda model, path: model.save(path)),
     "weights": ("m.weights.h5", save_weights),
+    "weights of windows": ("m.weights.h5", save_on_windows),
 }
 
 

@@ -18,7 +18,13 @@ from fcn_convert.formats.hdf5 import SIGNATURE, Arrays, read_arrays
 from fcn_convert.formats.json_text import MAX_JSON, parse_json
 from fcn_convert.formats.keras_config import LayerConfig, epsilons, read_config
 from fcn_convert.formats.keras_maps import flattened_maps
-from fcn_convert.formats.keras_weights import Layers, by_names, by_numbers, model_of_groups
+from fcn_convert.formats.keras_weights import (
+    Layers,
+    by_names,
+    by_numbers,
+    model_of_groups,
+    with_slashes,
+)
 from fcn_convert.formats.layouts import by_name, keras_layer, viewed
 from fcn_convert.formats.source import Files, Part, SourceFile
 from fcn_convert.formats.torch_records import RecordError
@@ -63,6 +69,7 @@ def read_index(files: Files) -> Index:
     if _has_names(arrays, "") or _has_names(arrays, _WHOLE):
         return _named(file.path, arrays)
     if any("/vars/" in path for path in arrays.tensors):
+        arrays = with_slashes(arrays)
         config = _config_beside(files)
         model = config or model_of_groups(arrays)
         index = _numbered("Keras weights (h5)", file.path, arrays, model)
@@ -86,7 +93,7 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
         )
     weights = members[WEIGHTS]
     check_stored(files.main, [weights], "Keras")
-    arrays = read_arrays(files, Part(files.main, weights.offset, weights.nbytes))
+    arrays = with_slashes(read_arrays(files, Part(files.main, weights.offset, weights.nbytes)))
     config = _config(path, text_of(files.main, members[CONFIG], MAX_JSON))
     return _numbered("Keras (zip)", path, arrays, config, checksums([weights]))
 

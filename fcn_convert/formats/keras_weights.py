@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fcn_convert.formats.hdf5 import Arrays
@@ -135,6 +135,25 @@ def by_numbers(arrays: Arrays, model: LayerConfig) -> Layers:
     layers = Layers()
     _number("", model, "", arrays, layers)
     return layers
+
+
+def with_slashes(arrays: Arrays) -> Arrays:
+    r"""Return the arrays of a file that numbers variables by paths of `/`.
+
+    Keras 2 on Windows joined the names of groups by its own separator: `layers\conv2d/vars/0`.
+    """
+    if not any(path.startswith(f"{name}\\") for name in CONTAINERS for path in arrays.attributes):
+        return arrays
+    tensors = {
+        path: replace(array, name=path)
+        for stored, array in arrays.tensors.items()
+        for path in [stored.replace("\\", "/")]
+    }
+    if len(tensors) < len(arrays.tensors):  # no array of Keras's is called like another
+        return arrays
+    places = [path.replace("\\", "/") for path in arrays.attributes]
+    places += [path.rpartition("/")[0] for path in places]
+    return replace(arrays, tensors=tensors, attributes={place: {} for place in places})
 
 
 def model_of_groups(arrays: Arrays, place: str = "") -> LayerConfig:
