@@ -106,6 +106,7 @@ def test_several_open_heads_are_written_as_one_choice(tmp_path: Path) -> None:
         pytest.param(
             {"conv.weight": (8, 3, 3, 3)}, "no tensor has two axes, as where all are", id="none"
         ),
+        pytest.param({"labels": (9,)}, "no tensor has two axes (labels [9])", id="no network"),
         pytest.param(
             {"arr_0": (8, 3, 3, 3), "arr_2": (72, 5)},
             "no 2-D tensor is called a module's `.weight` (arr_2 [72, 5]); save each by",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from fcn_convert.infer.proposal import (
 )
 from fcn_convert.infer.readings import Reading
 from fcn_convert.spec_text import SCHEMA_LINE, comments, spec_text
+from fcn_convert.tensors import TensorInfo
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,22 @@ def draft_spec(checkpoint: Path, state_dict: str | None = None) -> SpecDraft:
 def _no_head(proposal: Proposal) -> str:
     found = {**proposal.other, **proposal.unclear}
     tensors = proposal.state_dict.tensors.values()
-    unnamed = [tensor for tensor in tensors if len(tensor.shape) == 2]
-    if not found and unnamed:
-        listed = quoted((f"{tensor.name} {list(tensor.shape)}" for tensor in unnamed), 4)
+    flat = [tensor for tensor in tensors if len(tensor.shape) == 2]
+    if not found and flat:
         return (
-            f"has no Dense layer: no 2-D tensor is called a module's `.weight` ({listed}); save "
-            "each by its layer's name, as `fc1.weight` and `fc1.bias`"
+            f"has no Dense layer: no 2-D tensor is called a module's `.weight` ({_listed(flat)}); "
+            "save each by its layer's name, as `fc1.weight` and `fc1.bias`"
         )
     if not found:
-        return "has no Dense layer: no tensor has two axes, as where all are convolutions already"
+        kernels = any(t.name.endswith(".weight") and len(t.shape) > 2 for t in tensors)
+        instead = ", as where all are convolutions already" if kernels else f" ({_listed(tensors)})"
+        return f"has no Dense layer: no tensor has two axes{instead}"
     listed = quoted((f"{name}: {reason}" for name, reason in found.items()), 4)
     return f"none of its {len(found)} Dense layers is known to read a feature map ({listed})"
+
+
+def _listed(tensors: Iterable[TensorInfo]) -> str:
+    return quoted((f"{tensor.name} {list(tensor.shape)}" for tensor in tensors), 4)
 
 
 def _problems(proposal: Proposal) -> Iterator[str]:
