@@ -229,10 +229,16 @@ def _only_reading(
         return [Dense(name) for name in chain]
     listed = quoted(f"{n} {list(w.shape)}" for n, w in weights.items()) or "none"
     shown = f"feature_map {head.feature_map} has {head.feature_map.features} features"
+    if not first:
+        problems.append(
+            f"no Dense layer reads the map: {shown}; correct its sizes, or the layout; Dense "
+            f"layers with their inputs are {listed}{spec.at(head.line)}"
+        )
+        return []
     if len(first) == 1:
         reason = f"{shown}, which {first[0]} reads, but not every other layer follows from it"
     else:
-        reason = f"{shown}, and {len(first) or 'no'} Dense layers have as many inputs"
+        reason = f"{shown}, and {len(first)} Dense layers have as many inputs"
     problems.append(
         f"the Dense layers cannot be told from their shapes: {reason}; list them in forward order "
         f"as `dense: [...]`, out of: {listed}{spec.at(head.line)}"
@@ -320,7 +326,20 @@ def _doubts(spec: Spec, head: Head, state_dict: StateDict) -> Iterator[str]:
             f"{quoted(flat)}: as many values as feature_map {head.feature_map} has elements; if "
             f"that is a norm on the flattened map, no convolution can apply it{spec.at(head.line)}"
         )
+    yield from _unlikely_axes(spec, head, state_dict)
     yield from _unlikely_channels(spec, head, state_dict)
+
+
+def _unlikely_axes(spec: Spec, head: Head, state_dict: StateDict) -> Iterator[str]:
+    """Warn of a map with other spatial axes than any convolution before the head has."""
+    weights = (t for name, t in state_dict.tensors.items() if name.endswith(WEIGHT))
+    kernels = {weight.shape[2:] for weight in weights if len(weight.shape) > 2}
+    axes = head.feature_map.axes[1:]
+    if kernels and len(axes) not in map(len, kernels):
+        yield (
+            f"feature_map {head.feature_map} has {len(axes)} spatial axes, {', '.join(axes)}, and "
+            f"no kernel of the checkpoint's convolutions has as many{spec.at(head.line)}"
+        )
 
 
 def _contradicted(spec: Spec, layers: Iterable[DenseLayer], state_dict: StateDict) -> Iterator[str]:

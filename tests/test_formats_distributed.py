@@ -310,6 +310,11 @@ def ragged(data: Any) -> None:
     ]
 
 
+def nothing(data: Any) -> None:
+    chunk = data.state_dict_metadata["3.weight"].chunks[0]
+    chunk.sizes = torch.Size([5, 0])
+
+
 def overflowing(data: Any) -> None:
     data.state_dict_metadata["3.weight"].size = torch.Size([1 << 40, 1 << 40])
 
@@ -348,6 +353,7 @@ def no_tensors(data: Any) -> None:
         (larger, "its chunks end at 5 along axis 0, of 6"),
         (overlap, "its chunks are no grid"),
         (hole, "its chunks do not follow each other along axis 0"),
+        (nothing, "its chunks end at 0 along axis 0, of 5"),
         (ragged, "its chunks do not follow each other along axis 1"),
         (overflowing, "the size of '3.weight', .* overflows"),
         (two_places, "'3.bias' is there twice"),

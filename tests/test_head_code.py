@@ -106,7 +106,9 @@ def loaded(report: Path, output: Path) -> nn.Module:
     """Run the code and load what the converted file has under the head's names, strictly."""
     head = execute(code_of(report))
     tensors = load_file(output)
-    head.load_state_dict({name: tensors[name] for name in head.state_dict()}, strict=True)
+    head.load_state_dict(
+        {name: tensors[name] for name in head.state_dict() if name in tensors}, strict=True
+    )
     return head.eval()
 
 
@@ -153,6 +155,48 @@ def test_the_forward_of_a_chain_is_the_chain(form: str, tmp_path: Path) -> None:
     hidden = functional.linear(window, tensors[f"{first}.weight"], tensors[f"{first}.bias"])
     expected = functional.linear(hidden, tensors[f"{second}.weight"], tensors[f"{second}.bias"])
     torch.testing.assert_close(found[:, :, 2, 1], expected)
+
+
+NORM = dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (5,))
+
+
+def test_a_norm_beside_the_layers_is_applied(tmp_path: Path) -> None:
+    more = {f"bn1.{part}": shape for part, shape in NORM.items()}
+    case = Case({"fc1": (5, 12), "fc2": (4, 5)}, MAP, {"fc1", "bn1", "fc2"}, more=more)
+    report, output, tensors = converted(case, tmp_path)
+    maps = torch.randn(2, 3, 2, 2).double()
+    hidden = functional.linear(maps.flatten(1), tensors["fc1.weight"], tensors["fc1.bias"])
+    normed = functional.batch_norm(
+        hidden, *(tensors[f"bn1.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
+    )
+    expected = functional.linear(normed, tensors["fc2.weight"], tensors["fc2.bias"])
+    torch.testing.assert_close(loaded(report, output)(maps)[..., 0, 0], expected)
+
+
+@pytest.mark.parametrize("norm", ["norm", "fc.2"], ids=["beside", "in a Sequential"])
+def test_what_has_tensors_but_is_not_known_stops_the_forward(norm: str, tmp_path: Path) -> None:
+    names = ("fc.1", "fc.3") if norm == "fc.2" else ("fc1", "fc2")
+    more = {f"{norm}.{part}": (5,) for part in ("weight", "bias")}
+    case = Case({names[0]: (5, 12), names[1]: (4, 5)}, MAP, set(), more=more)
+    report, output, _ = converted(case, tmp_path)
+    with pytest.raises(NotImplementedError, match=f"{norm}: a place in this head and tensors"):
+        loaded(report, output)(torch.zeros(1, 3, 2, 2).double())
+
+
+def test_norms_of_several_layers_of_one_width_stop_the_forward(tmp_path: Path) -> None:
+    more = {f"{name}.{part}": shape for name in ("a", "b") for part, shape in NORM.items()}
+    case = Case({"fc1": (5, 12), "fc2": (5, 5), "fc3": (4, 5)}, MAP, set(), more=more)
+    report, output, _ = converted(case, tmp_path)
+    with pytest.raises(NotImplementedError, match="a, b: a place in this head"):
+        loaded(report, output)(torch.zeros(1, 3, 2, 2).double())
+
+
+def test_a_norm_that_may_follow_a_convolution_is_a_comment(tmp_path: Path) -> None:
+    more = {f"bn.{part}": shape for part, shape in NORM.items()} | {"conv.weight": (5, 3, 3, 3)}
+    case = Case({"fc1": (5, 12), "fc2": (4, 5)}, MAP, set(), more=more)
+    report, output, _ = converted(case, tmp_path)
+    assert "# bn has as many channels: if it follows here, make it and apply it" in code_of(report)
+    assert loaded(report, output)(torch.zeros(1, 3, 2, 2).double()).shape == (1, 4, 1, 1)
 
 
 def test_a_fan_gives_an_answer_a_layer(tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_the_message_shows_the_numbers_and_the_line() -> None:
 def test_a_head_without_dense_shows_its_own_line() -> None:
     spec = "version: 1\nfeature_map: [512, 6, 6]"
     (problem,) = problems(spec, VGG)
-    assert problem.startswith("the Dense layers cannot be told from their shapes: ")
+    assert problem.startswith("no Dense layer reads the map: ")
     assert "feature_map 512×6×6 has 18432 features" in problem
     assert "classifier.0 [4096, 25088], classifier.3 [4096, 4096]" in problem
     assert problem.endswith("(spec.yaml:2)")
@@ -300,7 +300,7 @@ def test_dense_left_out_where_shapes_leave_one_reading(
             id="two-first-layers",
         ),
         pytest.param(
-            dense(a=(5, 7)), r"no Dense layers have as many inputs; .* a \[5, 7\]", id="none-fits"
+            dense(a=(5, 7)), r"no Dense layer reads the map: .* are a \[5, 7\]", id="none-fits"
         ),
         pytest.param(
             dense(a=(5, 12), emb=(1000, 64)),
@@ -310,7 +310,9 @@ def test_dense_left_out_where_shapes_leave_one_reading(
         pytest.param(
             dense(a=(5, 12), b=(2, 9)), r"which a reads, but not every other", id="concatenated"
         ),
-        pytest.param({"conv.weight": (2, 3, 3, 3)}, r"out of: none", id="no-dense-layer"),
+        pytest.param(
+            {"conv.weight": (2, 3, 3, 3)}, r"with their inputs are none", id="no-dense-layer"
+        ),
     ],
 )
 def test_dense_left_out_is_refused(shapes: Shapes, message: str) -> None:
@@ -673,3 +675,16 @@ def test_packed_values_that_torch_cannot_load(width: int, *, warned: bool) -> No
         make_spec({"feature_map": [2, 2, width]}), StateDict("", {"fc.weight": weight})
     ).warnings
     assert [w.startswith("fc.weight: torch loads F4 only") for w in found] == [True] * warned
+
+
+@pytest.mark.parametrize(
+    ("kernel", "warned"),
+    [((3, 3), True), ((3,), False), ((3, 3, 3), True)],
+    ids=["of-a-2-D-net", "of-a-1-D-net", "of-a-3-D-net"],
+)
+def test_a_map_of_other_axes_than_the_kernels_is_warned_of(
+    kernel: tuple[int, ...], *, warned: bool
+) -> None:
+    shapes = {"conv.weight": (6, 3, *kernel), **dense(a=(5, 12))}
+    warnings = resolved({"feature_map": [6, 2]}, shapes).warnings
+    assert any("has 1 spatial axes, L, and no kernel" in warning for warning in warnings) is warned

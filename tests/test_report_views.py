@@ -171,18 +171,21 @@ def test_a_failed_verification_fails_its_cases(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("furthest", "said"),
     [
-        (0.0, "every output agrees exactly"),
-        (4.9e-15, "every output agrees to 14 decimals"),
-        (5.1e-15, "every output agrees to 13 decimals"),
-        (0.004, "every output agrees to 2 decimals"),
-        (0.006, "every output agrees within rounding"),
-        (1e300, "every output agrees within rounding"),
+        (0.0, "every output of these layers agrees exactly"),
+        (4.9e-15, "every output of these layers agrees to 14 decimals"),
+        (5.1e-15, "every output of these layers agrees to 13 decimals"),
+        (0.004, "every output of these layers agrees to 2 decimals"),
+        (0.006, "every output of these layers agrees within rounding"),
+        (1e300, "every output of these layers agrees within rounding"),
     ],
 )
 def test_agreement_counts_decimals_of_the_worst_output(furthest: float, said: str) -> None:
     first = report_of("fc").layers[0]
     entries = tuple(answered(first, apart) for apart in (furthest, furthest / 3))
-    assert agreement(replace(CASES["passed"], layers=entries)) == said
+    report = replace(CASES["passed"], layers=entries)
+    assert agreement(report) == said
+    failed = replace(report.verdict, problems=("the model answers otherwise",))
+    assert agreement(replace(report, verdict=failed)) is None
 
 
 def answered(entry: LayerEntry, apart: float) -> LayerEntry:

@@ -177,8 +177,9 @@ class _Saved:
         """Place a tensor: in its file, or in the scratch file where it is saved in chunks."""
         path = tensor.storage.key
         whole = _Chunk((0,) * len(tensor.shape), tensor.shape)
-        chunks = [c for c in self.chunks[path] if prod(c.sizes)] or [whole]
-        if chunks == [whole]:
+        stored = self.chunks[path] or [whole]
+        chunks = [chunk for chunk in stored if prod(chunk.sizes)]
+        if chunks == [whole] or not prod(tensor.shape):
             return self._piece(name, path, tensor.dtype, whole)
         _check_grid(tensor.shape, chunks)
         number, scratch = self.files.scratch()

@@ -64,7 +64,8 @@ def _loading(modules: Modules) -> list[str]:
         "# from safetensors.torch import load_file",
         *_tensors(modules.head),
         f"# head = {made}",
-        "# head.load_state_dict({name: tensors[name] for name in head.state_dict()}, strict=True)",
+        "# ours = {name: tensors[name] for name in head.state_dict() if name in tensors}",
+        "# head.load_state_dict(ours, strict=True)",
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 from dataclasses import dataclass
 
+from fcn_convert.errors import printable
 from fcn_convert.head_code.modules import Modules, reference
 from fcn_convert.head_code.reading import Layer
 from fcn_convert.spec import AXES
@@ -56,7 +57,8 @@ def forward_lines(modules: Modules) -> list[str]:
     return [
         f"def forward(self, {parameters}) -> {kind}:",
         f'{INDENT}"""{_docstring(modules, given)}"""',
-        *(f"{INDENT}{_line(call, given)}" for call in calls),
+        *(f"{INDENT}{line}" for line in _unmade(modules)),
+        *(f"{INDENT}{line}" for call in calls for line in _lines(modules, call, given)),
         f"{INDENT}return {', '.join(answers)}",
     ]
 
@@ -69,13 +71,36 @@ def _docstring(modules: Modules, given: list[str]) -> str:
     return f"Return the answers at every cell; maps: (N, {axes}){more}."
 
 
-def _line(call: Call, given: list[str]) -> str:
-    comment = ""
+def _unmade(modules: Modules) -> list[str]:
+    """Return the statement that stops where tensors of the head would be left out."""
+    if not modules.unmade:
+        return []
+    text = (
+        f"{', '.join(modules.unmade)}: a place in this head and tensors in the file, which do not "
+        "tell what it is (a LayerNorm over the channels?): make it, apply it, and remove this line"
+    )
+    return [f"raise NotImplementedError({text!r})"]
+
+
+def _lines(modules: Modules, call: Call, given: list[str]) -> list[str]:
+    """Return the statements of a unit, and of what follows it."""
+    variable, comment = call.unit.variable, ""
     if call.reads is not None:
-        comment = f"  # between the two: the activation after {call.reads.variable}"
+        comment = f"  # before it: the activation after {call.reads.variable}"
     elif call.argument in given:
         comment = "  # the report does not say what this layer reads"
-    return f"{call.unit.variable} = {reference(call.unit.name)}({call.argument}){comment}"
+    last = call.unit.last.name
+    return [
+        f"{variable} = {reference(call.unit.name)}({call.argument}){comment}",
+        *(
+            f"{variable} = {reference(norm)}({variable})  # or after the activation"
+            for norm in modules.after.get(last, [])
+        ),
+        *(
+            f"# {printable(norm)} has as many channels: if it follows here, make it and apply it"
+            for norm in modules.maybe.get(last, [])
+        ),
+    ]
 
 
 def _units(modules: Modules, reserved: set[str]) -> list[Unit]:

@@ -36,6 +36,9 @@ class Modules:
     """The tree of the head's modules: its layers, and norms and PReLUs between them.
 
     chains: by container, its layers where each reads the one before, so that it is a Sequential.
+    after: by layer, the norms and PReLUs that follow it outside of a Sequential. maybe: likewise,
+    those that may as well follow something before the head. unmade: modules that have a place in
+    the head and tensors in the file, but of which these do not tell what they are.
     """
 
     def __init__(self, head: ReportedHead) -> None:
@@ -48,8 +51,13 @@ class Modules:
             members.setdefault(parent(layer.name), []).append(layer)
         sequences = {n: found for n, found in members.items() if n and self.at(n).is_sequence}
         self.chains = {name: found for name, found in sequences.items() if _is_chain(found)}
+        self.after: dict[str, list[str]] = {}
+        self.maybe: dict[str, list[str]] = {}
+        self.unmade: list[str] = []
         for name, layers in self.chains.items():
             self._insert_between(name, layers)
+        for name, parts in head.kept_modules.items():
+            self._insert_after(name, parts)
 
     def at(self, name: str) -> Node:
         """Return the node of a dotted name."""
@@ -64,9 +72,30 @@ class Modules:
         for name, parts in self.head.kept_modules.items():
             number = _last(name)
             inside = parent(name) == container and _is_number(number) and int(number) > first
-            line = _elementwise(parts, len(layers[0].shape) - 2) if inside else None
-            if line and number not in self.at(container).children:
+            if not inside or number in self.at(container).children:
+                continue
+            if line := _elementwise(parts, len(layers[0].shape) - 2):
                 _insert(self.root, name, line)
+            else:
+                self.unmade.append(name)
+
+    def _insert_after(self, name: str, parts: dict[str, tuple[int, ...]]) -> None:
+        """Insert a norm or a PReLU beside layers, where it can only follow one of them."""
+        beside = [layer for layer in self.head.layers if parent(layer.name) == parent(name)]
+        if parent(name) in self.chains or any(layer.name == name for layer in beside):
+            return
+        width = _width(parts)
+        fitting = [layer for layer in beside if layer.features_out == width]
+        if not fitting or any(width in shape[:2] for shape in self.head.kept.values() if shape[1:]):
+            for layer in fitting:
+                self.maybe.setdefault(layer.name, []).append(name)
+        elif len(fitting) > 1:
+            self.unmade.append(name)
+        elif line := _elementwise(parts, len(fitting[0].shape) - 2):
+            _insert(self.root, name, line)
+            self.after.setdefault(fitting[0].name, []).append(name)
+        else:
+            self.unmade.append(name)
 
     def holds_tensors(self, name: str) -> bool:
         """Whether the file has tensors under this name."""
@@ -119,7 +148,7 @@ def _sequence(modules: Modules, name: str, node: Node) -> list[str]:
 
 def _gap(modules: Modules, name: str, *, before: bool) -> str:
     if modules.holds_tensors(name):
-        return "has tensors in the file, but is no layer of the head"
+        return "has tensors in the file"
     if before:
         return "was a Flatten or a Dropout, or no part of the head"
     return "an activation or a Dropout goes here"
@@ -132,16 +161,23 @@ def _convolution(layer: Layer) -> str:
 
 def _elementwise(parts: dict[str, tuple[int, ...]], spatial: int) -> str | None:
     """Return the line that makes a norm or a PReLU of these tensors, or None for another module."""
-    shapes = {shape for part, shape in parts.items() if part != "num_batches_tracked"}
-    if len(shapes) != 1 or len(shape := shapes.pop()) != 1:
+    features = _width(parts)
+    if features is None:
         return None
-    [features] = shape
     if {"running_mean", "running_var"} <= parts.keys():
         affine = "" if "weight" in parts else ", affine=False"
         return f"nn.BatchNorm{spatial}d({features}{affine})"
     if parts.keys() == {"weight"}:
         return f"nn.PReLU({features})"
     return None
+
+
+def _width(parts: dict[str, tuple[int, ...]]) -> int | None:
+    """Return how many values each tensor of a norm or a PReLU has; None for another module."""
+    shapes = {shape for part, shape in parts.items() if part != "num_batches_tracked"}
+    return (
+        shapes.pop()[0] if len(shapes) == 1 and all(len(shape) == 1 for shape in shapes) else None
+    )
 
 
 def _is_chain(layers: list[Layer]) -> bool:

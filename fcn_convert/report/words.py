@@ -78,14 +78,15 @@ def agreement(report: Report) -> str | None:
     """Say to how many decimals all outputs agree; None where one differs or was not computed."""
     checks = [check for layer in report.layers for check in layer.checks]
     answers = [check for check in checks if check.name == "activations"]
-    if not answers or not all(check.passed for check in answers):
+    if report.verdict.problems or not answers or not all(check.passed for check in answers):
         return None
     furthest = max(map(largest_of_outputs, answers))
     if not furthest:
-        return "every output agrees exactly"
+        return "every output of these layers agrees exactly"
     # To as many decimals as half a unit of the last one is not less than any difference.
     decimals = floor(-log10(2 * furthest))
-    return f"every output agrees {f'to {decimals} decimals' if decimals > 1 else 'within rounding'}"
+    how = f"to {decimals} decimals" if decimals > 1 else "within rounding"
+    return f"every output of these layers agrees {how}"
 
 
 def evidence(finding: Finding) -> str:
@@ -149,7 +150,7 @@ def prefix_hint(report: Report) -> str | None:
         return None
     prefix = ".".join(shared)
     line = f'rename: {{{prefix}: ""}}'
-    return f"every name begins with {prefix}., which this line of the spec removes: {line}"
+    return f"every name begins with {prefix}.; this line, added to the spec, removes it: {line}"
 
 
 def verdict(report: Report) -> str:
