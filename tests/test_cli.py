@@ -335,12 +335,15 @@ def test_several_reports_are_written_where_they_are_asked_for(lenet: Path) -> No
     assert names(lenet.parent) == INPUTS | {"lenet.fcn.safetensors", "a.json", "b.json"}
 
 
-def test_quiet_prints_nothing_not_even_a_warning(lenet: Path) -> None:
+def test_quiet_prints_nothing_but_warnings(lenet: Path) -> None:
     lenet.with_suffix(".yaml").write_text("feature_map: [9, 4, 4]\n")  # as many features, no such C
     result = invoke("convert", lenet, "-q")
-    assert (result.exit_code, result.output) == (0, "")
     report = json.loads(lenet.with_suffix(".fcn.report.json").read_text())
-    assert len(report["warnings"]) == 1
+    [warning] = report["warnings"]
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr == f"warning: {warning}\n"
+    lenet.with_suffix(".yaml").write_text("feature_map: [16, 3, 3]\n")
+    assert invoke("convert", lenet, "-q", "--force").output == ""
 
 
 def test_verbose_lists_every_tensor(lenet: Path) -> None:

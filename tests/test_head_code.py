@@ -199,6 +199,13 @@ def test_a_norm_that_may_follow_a_convolution_is_a_comment(tmp_path: Path) -> No
     assert loaded(report, output)(torch.zeros(1, 3, 2, 2).double()).shape == (1, 4, 1, 1)
 
 
+def test_what_the_report_notes_of_the_source_is_in_the_introduction(tmp_path: Path) -> None:
+    report, _, _ = converted(CASES["attributes"], tmp_path)
+    data = json.loads(report.read_text())
+    report.write_text(json.dumps({**data, "notes": ["epsilon 0.001\nimport os"]}))
+    assert "# Note: epsilon 0.001\\nimport os.\n" in code_of(report)
+
+
 def test_a_fan_gives_an_answer_a_layer(tmp_path: Path) -> None:
     layers = {"dense4": (7, 12), "dense5_1": (2, 7), "dense5_2": (4, 7), "dense5_3": (10, 7)}
     report, output, _ = converted(Case(layers, MAP, set()), tmp_path)

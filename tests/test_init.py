@@ -257,3 +257,16 @@ def test_convert_warns_where_weights_speak_against_the_order(
     unread = convert(source, spec, output, force=True, level="bytes")
     assert unread.warnings == ()
     assert [finding.outcome for finding in unread.evidence] == ["not computed"]
+
+
+def test_what_a_written_spec_rests_on_is_said_on_stderr(tmp_path: Path) -> None:
+    torch.manual_seed(0)  # weights that say nothing, for a map that could be 2 × 8 as well
+    state = {"conv.weight": torch.randn(32, 3, 3, 3), "fc.weight": torch.randn(10, 32 * 16)}
+    torch.save(state, tmp_path / "m.pth")
+    spec = tmp_path / "m.yaml"
+    result = invoke("init", tmp_path / "m.pth", "-o", spec)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert f"{spec}: fc: 32 channels come before it" in result.stderr
+    assert "taken for a square" in result.stderr
+    assert "that it is flattened CHW, as PyTorch does, is assumed" in result.stderr
+    assert invoke("init", tmp_path / "m.pth").stderr == ""

@@ -162,3 +162,14 @@ def test_a_page_that_cannot_be_written_is_one_sentence(
     assert isinstance(result.exception, FcnConvertError)
     assert message in str(result.exception)
     assert source.read_bytes() == before
+
+
+def test_the_reading_that_is_taken_stands_first(tmp_path: Path) -> None:
+    torch.manual_seed(2)  # by chance another reading than the assumed one scores best
+    state = {"conv.weight": torch.randn(16, 3, 3, 3), "fc.weight": torch.randn(40, 16 * 9)}
+    torch.save(state, tmp_path / "m.pth")
+    [head] = json.loads(invoke("inspect", tmp_path / "m.pth", "--json").stdout)["heads"]
+    first, *others = head["evidence"]
+    assert {key: first[key] for key in head["reading"]} == head["reading"]
+    assert max(score["z"] for score in others) > first["z"]
+    assert head["patterns"][0]["feature_map"] == head["reading"]["feature_map"]

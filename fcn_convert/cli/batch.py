@@ -99,13 +99,15 @@ def _run(jobs: list[Job], count: int, scheduler: str | None, *, quiet: bool) -> 
             for job, piece in run(jobs, pool, follow):
                 watch.finished(job)
                 done[job.output] = piece
-                say(*_lines(piece, quiet=quiet))
+                say(*_lines(piece))
     return [done[job.output] for job in jobs]
 
 
-def _lines(piece: Piece, *, quiet: bool) -> list[str]:
-    warnings = () if quiet else piece.warnings
-    found = [*(("warning", text) for text in warnings), *(("error", t) for t in piece.problems)]
+def _lines(piece: Piece) -> list[str]:
+    found = [
+        *(("warning", text) for text in piece.warnings),
+        *(("error", text) for text in piece.problems),
+    ]
     lines = [
         f"{kind}: {text if piece.source in text else f'{piece.source}: {text}'}"
         for kind, text in found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from fcn_convert.cli.options import (
     both_or_none,
 )
 from fcn_convert.cli.streams import progress_bar, say, stdout
+
+if TYPE_CHECKING:
+    from fcn_convert.infer.draft import SpecDraft
 
 UNDECIDED = 2
 
@@ -39,14 +42,15 @@ def init(
 
     if output is not None:
         check_target(output, replace=force, inputs=_inputs(checkpoint, model, output))
-    text, problems = _drafted(checkpoint, state_dict, both_or_none(model, sizes))
+    draft = _drafted(checkpoint, state_dict, both_or_none(model, sizes))
     if output is not None:
-        write_text(output, [text], replace=force)
+        write_text(output, [draft.text], replace=force)
+        say(*(f"{output}: {reason}" for reason in draft.reasons))
     else:
         with stdout() as stream:
-            stream.write(text)
-    say(*(f"error: {problem}" for problem in problems))
-    if problems:
+            stream.write(draft.text)
+    say(*(f"error: {problem}" for problem in draft.problems))
+    if draft.problems:
         raise typer.Exit(UNDECIDED)
 
 
@@ -61,16 +65,12 @@ def _inputs(checkpoint: Path, model: str | None, output: Path) -> list[Path]:
     return [checkpoint, *files, *([Path(model.rpartition(":")[0])] if model else [])]
 
 
-def _drafted(
-    checkpoint: Path, state_dict: str | None, model: tuple[str, str] | None
-) -> tuple[str, tuple[str, ...]]:
-    """Return the spec's text, and what could not be decided."""
+def _drafted(checkpoint: Path, state_dict: str | None, model: tuple[str, str] | None) -> SpecDraft:
+    from fcn_convert.infer.draft import SpecDraft, draft_spec
+
     if model is not None:
         from fcn_convert.model.drafted import spec_from_model
 
         with progress_bar(quiet=False):
-            return spec_from_model(checkpoint, *model, state_dict), ()
-    from fcn_convert.infer.draft import draft_spec
-
-    draft = draft_spec(checkpoint, state_dict)
-    return draft.text, tuple(draft.problems)
+            return SpecDraft(spec_from_model(checkpoint, *model, state_dict), (), ())
+    return draft_spec(checkpoint, state_dict)

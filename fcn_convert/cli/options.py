@@ -31,7 +31,9 @@ Level = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report instead of the table.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")
+]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="List every tensor.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 where there is a warning.")]
 StateDictPath = Annotated[

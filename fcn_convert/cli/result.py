@@ -32,8 +32,7 @@ def show(work: Callable[[Callable[[int, int], None] | None], Report], view: View
             report = work(progress)
     except CheckFailedError as failed:
         report, status = failed.report, CHECK_FAILED
-    if not view.quiet:
-        say(*(f"warning: {warning}" for warning in report.warnings))
+    say(*(f"warning: {warning}" for warning in report.warnings))
     in_place = report.verdict.output == "written"
     outcome = f"; the output {report.output.path} is in place" if in_place else ""
     if view.as_json:

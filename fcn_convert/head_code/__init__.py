@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from fcn_convert.errors import printable
 from fcn_convert.head_code.forward import forward_lines
 from fcn_convert.head_code.modules import Modules, constructor_lines
 from fcn_convert.head_code.reading import ReportedHead, read_head
@@ -47,6 +48,7 @@ def _introduction(head: ReportedHead) -> list[str]:
         f"# It reads the feature map ({maps}, or larger), never flattened.",
         "# Activations and dropouts have no tensors, so the report does not know them: put yours",
         "# where comments say so.",
+        *(f"# Note: {printable(note)}." for note in head.notes),
         "import torch",
         "from torch import nn",
         "",

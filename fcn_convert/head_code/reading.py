@@ -54,7 +54,7 @@ class ReportedHead:
     """Everything of a report that the code is made of.
 
     kept: shapes of the other tensors of the output, by their names there. in_shards: whether the
-    output is a folder.
+    output is a folder. notes: on the source as a whole, as on the norms' epsilon.
     """
 
     output: str
@@ -62,6 +62,7 @@ class ReportedHead:
     heads: tuple[HeadMap, ...]
     layers: tuple[Layer, ...]
     kept: dict[str, tuple[int, ...]]
+    notes: tuple[str, ...]
 
     @cached_property
     def kept_modules(self) -> dict[str, dict[str, tuple[int, ...]]]:
@@ -119,4 +120,5 @@ def _head(model: ReportModel) -> ReportedHead:
         kept={
             t.new_name: tuple(t.shape) for t in model.tensors if t.new_name and t.shape is not None
         },
+        notes=tuple(model.notes),
     )

@@ -71,3 +71,4 @@ class ReportModel(BaseModel):
     spec: SpecModel
     layers: list[LayerModel]
     tensors: list[TensorModel]
+    notes: list[str]

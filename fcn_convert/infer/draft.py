@@ -23,9 +23,10 @@ from fcn_convert.tensors import TensorInfo
 
 @dataclass(frozen=True)
 class SpecDraft:
-    """A spec's text, and what in it is left for its author to decide."""
+    """A spec's text, why it says what it does, and what is left for its author to decide."""
 
     text: str
+    reasons: tuple[str, ...]
     problems: tuple[str, ...]
 
 
@@ -42,9 +43,10 @@ def draft_spec(checkpoint: Path, state_dict: str | None = None) -> SpecDraft:
     remarks = [f"Written by `fcn-convert init` for {checkpoint.name}.", *_others(proposal)]
     if proposal.spec is not None:
         over = [_reasons(head) for head in proposal.heads]
-        return SpecDraft(spec_text(proposal.spec, remarks, over), ())
+        reasons = tuple(reason for head in over for reason in head)
+        return SpecDraft(spec_text(proposal.spec, remarks, over), reasons, ())
     problems = tuple(f"{checkpoint}: {problem}" for problem in _problems(proposal))
-    return SpecDraft(_open(proposal, remarks), problems)
+    return SpecDraft(_open(proposal, remarks), (), problems)
 
 
 def _no_head(proposal: Proposal) -> str:

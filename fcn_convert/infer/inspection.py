@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from math import prod
 from pathlib import Path
@@ -14,6 +14,7 @@ from fcn_convert.errors import CheckpointError
 from fcn_convert.formats import Checkpoint, open_checkpoint
 from fcn_convert.infer.proposal import HeadProposal, Proposal, propose
 from fcn_convert.infer.readings import Reading
+from fcn_convert.infer.scores import Score
 from fcn_convert.infer.storage import Storage
 from fcn_convert.tensors import LeftOut, StateDict, TensorInfo, natural_key
 
@@ -137,7 +138,7 @@ def _tensor(tensor: TensorInfo) -> dict[str, Any]:
 
 def _head(head: HeadProposal) -> dict[str, Any]:
     decided = head.decision.reading
-    scores = head.evidence.scores[:SHOWN_SCORES] if head.evidence else ()
+    scores = _ranked(head)[:SHOWN_SCORES]
     return {
         "layers": list(head.chain.layers),
         "reads_the_map": list(head.chain.first),
@@ -156,6 +157,16 @@ def _head(head: HeadProposal) -> dict[str, Any]:
         ],
         "patterns": [_pattern(head, score.reading) for score in scores[:2]],
     }
+
+
+def _ranked(head: HeadProposal) -> list[Score]:
+    """Return how readings go with the weights: that which was decided on, then the best first."""
+    if head.evidence is None:
+        return []
+    decided = head.decision.reading
+    own = head.evidence.score(decided) if decided else None
+    others = [score for score in head.evidence.scores if score is not own]
+    return [replace(own, reading=decided), *others] if own and decided else others
 
 
 def _reading(reading: Reading) -> dict[str, Any]:

@@ -41,6 +41,8 @@ def show(report: Report, console: Console, *, every_tensor: bool) -> None:
     for tie in report.ties:
         print_line(console, f"tied in the source, each written in full: {', '.join(tie)}")
     print_line(console, totals(report))
+    for note in report.notes:
+        print_line(console, f"note: {note}")
     if hint := prefix_hint(report):
         print_line(console, hint)
     for line in model_lines(report.model) if report.model else ():
