@@ -89,7 +89,12 @@ def test_one_option_without_the_other_is_bad_usage(arguments: list[str], message
     [
         pytest.param(str(TRAIN), "1,8,8", "expected `package.module:factory`", id="no-factory"),
         pytest.param(f"{TRAIN}:Nope", "1,8,8", ":Nope: there is no Nope", id="no-name"),
-        pytest.param("no_such_module_:f", "1,8,8", "ModuleNotFoundError", id="no-module"),
+        pytest.param(
+            "no_such_module_:f",
+            "1,8,8",
+            "fails: ModuleNotFoundError: No module named 'no_such_module_'; install it, or run",
+            id="no-module",
+        ),
         pytest.param("no/such.py:f", "1,8,8", "no/such.py: is no file", id="no-file"),
         pytest.param(f"{TRAIN}:split_digits", "1,8,8", "expected an nn.Module", id="no-model"),
         pytest.param(f"{TRAIN}:answers", "1,8,8", "TypeError: answers()", id="arguments"),

@@ -49,9 +49,14 @@ def make_model(name: str) -> nn.Module:
     except ModelError:
         raise
     except (Exception, SystemExit) as error:
+        missing = isinstance(error, ModuleNotFoundError)
+        advice = (
+            "install it, or run where its folder is"
+            if missing
+            else "expected what makes the model when it is called without arguments"
+        )
         raise ModelError(
-            f"--model {printable(name)}: fails{raised_at(error)}: {one_line(error)}; expected what "
-            "makes the model when it is called without arguments"
+            f"--model {printable(name)}: fails{raised_at(error)}: {one_line(error)}; {advice}"
         ) from error
     if not isinstance(model, nn.Module):
         raise ModelError(

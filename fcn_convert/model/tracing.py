@@ -7,6 +7,7 @@ A submodule that cannot be recorded at all becomes one node, to be called as a w
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import operator
 import re
@@ -25,7 +26,11 @@ MAX_LEAVES = 64
 """Submodules that may be called as a whole before it is given up."""
 VALUE = "value"
 _FRAME = re.compile(r'File "([^"\n]+)", line (\d+), in .*\n(?:\s+(.*)\n?)?')
-_OUR_FOLDERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+_NOT_THE_USERS = (
+    *(str(Path(place).parent) for place in (torch.__file__, importlib.__file__, __file__)),
+    "<frozen ",
+)
+"""Beginnings of the names of files whose lines say nothing to the author of a model."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def one_line(error: BaseException) -> str:
 def raised_at(error: BaseException) -> str:
     """Return where in the user's code an exception arose, in brackets, or nothing."""
     frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-    mine = [f for f in frames if not f.filename.startswith((*_OUR_FOLDERS, "<frozen "))]
+    mine = [f for f in frames if not f.filename.startswith(_NOT_THE_USERS)]
     if not mine:
         return ""
     code = (mine[-1].code_context or [""])[0].strip()
@@ -119,7 +124,7 @@ def _user_lines(stack: str) -> list[str]:
     return [
         _line(*match.groups(default=""))
         for match in _FRAME.finditer(stack)
-        if not match[1].startswith(_OUR_FOLDERS)
+        if not match[1].startswith(_NOT_THE_USERS)
     ]
 
 
@@ -244,7 +249,7 @@ class _Tracer(fx.Tracer):
     def note(self) -> None:
         """Note the line that decides."""
         frames = inspect.stack(context=1)
-        mine = [f for f in frames if not f.filename.startswith(_OUR_FOLDERS)]
+        mine = [f for f in frames if not f.filename.startswith(_NOT_THE_USERS)]
         if mine:
             code = (mine[0].code_context or [""])[0].strip()
             self.decisions.append(_line(mine[0].filename, str(mine[0].lineno), code))
