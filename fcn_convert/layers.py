@@ -10,10 +10,12 @@ from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from math import isqrt
 
 from fcn_convert.errors import SpecError, quoted
+from fcn_convert.renames import renamed
 from fcn_convert.spec import MAX_DENSE, Dense, Head, Reads, Spec, unflattened
-from fcn_convert.tensors import StateDict, TensorInfo, natural_key
+from fcn_convert.tensors import StateDict, TensorInfo, natural_key, parent
 
 WEIGHT, BIAS = ".weight", ".bias"
 ELEMENTWISE = {"weight", "bias", "running_mean", "running_var"}
@@ -24,8 +26,6 @@ NAMELESS = (
     "`weight` is of a Dense layer saved by itself, which has no name; save it in a network, "
     "torch.save(nn.Sequential(layer).state_dict(), ...), where it is called 0"
 )
-RESERVED = "__metadata__"
-"""Not a tensor's name in a safetensors header."""
 
 
 @dataclass(frozen=True)
@@ -89,19 +89,15 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
     for head, entries in zip(spec.heads, found, strict=True):
         chosen = {entry: weights[entry.name] for entry in entries}
         layers += _what_they_read(spec, head, state_dict, chosen, problems)
-    names = _renamed(spec, state_dict, problems)
+    names = renamed(spec, state_dict, problems)
     for head in spec.heads:
         problems += _inapplicable(spec, head, state_dict)
     if problems:
         raise SpecError(*problems)
     warnings = [w for head in spec.heads for w in _doubts(spec, head, state_dict)]
     warnings += _contradicted(spec, layers, state_dict)
-    warnings += [
-        f"{layer.weight.name}: torch loads {layer.weight.dtype.name} only with an even last axis, "
-        f"and this one becomes {layer.kernel[-1]} long"
-        for layer in layers
-        if layer.weight.dtype.bits < 8 and layer.kernel[-1] % 2
-    ]
+    warnings += _perhaps_flattened(spec, layers, state_dict)
+    warnings += _packed(layers)
     return Resolved(spec.heads, tuple(layers), names, tuple(warnings))
 
 
@@ -246,45 +242,6 @@ def _only_reading(
     return []
 
 
-def _renamed(spec: Spec, state_dict: StateDict, problems: list[str]) -> dict[str, str]:
-    """Apply the renames to every tensor's name; the longest matching prefix wins."""
-    lengths = sorted({len(prefix) for prefix in spec.rename}, reverse=True)
-    used: set[str] = set()
-    names: dict[str, str] = {}
-    for name in state_dict.tensors:
-        ends = (length for length in lengths if name[length : length + 1] in {"", "."})
-        prefix = next((p for end in ends if (p := name[:end]) in spec.rename), None)
-        if prefix is None:
-            names[name] = name
-        else:
-            used.add(prefix)
-            rest = name[len(prefix) :]
-            names[name] = spec.rename[prefix] + rest if spec.rename[prefix] else rest[1:]
-    for prefix in spec.rename:
-        if prefix not in used:
-            at = spec.at(spec.rename_lines.get(prefix))
-            problems.append(f"rename: no tensor's name starts with {prefix}{at}")
-    problems += _clashes(names)
-    return names
-
-
-def _clashes(names: Mapping[str, str]) -> Iterator[str]:
-    old_names: dict[str, str] = {}
-    for old, new in names.items():
-        if old and not new:
-            yield f"rename: {old} would have no name left"
-        elif new != old and ("" in new.split(".") or new == RESERVED or not _is_text(new)):
-            yield f"rename: {old} would be called {new!r}, which no tensor can be"
-        elif new in old_names:
-            yield f"rename: {old_names[new]} and {old} would both be called {new}"
-        old_names[new] = old
-
-
-def _is_text(name: str) -> bool:
-    """Return whether a name has a form in UTF-8: a lone surrogate has none."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)
-
-
 def _on_flattened_map(head: Head, state_dict: StateDict) -> list[str]:
     """Name the tensors of a norm or an activation that has a value for each element of the map."""
     features = head.feature_map.features
@@ -354,6 +311,41 @@ def _contradicted(spec: Spec, layers: Iterable[DenseLayer], state_dict: StateDic
             yield (
                 f"{layer.name} reads {fmap} flattened {order}, as the file's configuration says, "
                 f"not {declared[0]} flattened {declared[1]}{spec.at(layer.head.line)}"
+            )
+
+
+def _perhaps_flattened(
+    spec: Spec, layers: Iterable[DenseLayer], state_dict: StateDict
+) -> Iterator[str]:
+    """Warn of a pooled map that may be a flattened one under a norm: nothing else has its width."""
+    gives = {t.shape[0] for t in state_dict.tensors.values() if len(t.shape) > 2}
+    for layer in layers:
+        width = layer.head.feature_map.features
+        areas = {width // channels for channels in gives if channels and not width % channels}
+        squares = any(area > 1 and isqrt(area) ** 2 == area for area in areas)
+        if layer.reads != "map" or width != layer.head.feature_map.channels or not squares:
+            continue
+        norms = [
+            parent(name)
+            for name, tensor in state_dict.tensors.items()
+            if name.endswith(".running_mean") and tensor.shape == (width,)
+        ]
+        beside = [norm for norm in norms if parent(norm) == parent(layer.name) != ""]
+        if beside and width not in gives:
+            yield (
+                f"{quoted(beside)}: a norm of {width} values, and no convolution gives as many "
+                "channels; if it reads the flattened map, no convolution can apply it"
+                f"{spec.at(layer.head.line)}"
+            )
+
+
+def _packed(layers: Iterable[DenseLayer]) -> Iterator[str]:
+    """Warn of values of less than a byte that torch's own loader will not take."""
+    for layer in layers:
+        if layer.weight.dtype.bits < 8 and layer.kernel[-1] % 2:
+            yield (
+                f"{layer.weight.name}: torch loads {layer.weight.dtype.name} only with an even "
+                f"last axis, and this one becomes {layer.kernel[-1]} long"
             )
 
 

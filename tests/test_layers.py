@@ -688,3 +688,21 @@ def test_a_map_of_other_axes_than_the_kernels_is_warned_of(
     shapes = {"conv.weight": (6, 3, *kernel), **dense(a=(5, 12))}
     warnings = resolved({"feature_map": [6, 2]}, shapes).warnings
     assert any("has 1 spatial axes, L, and no kernel" in warning for warning in warnings) is warned
+
+
+@pytest.mark.parametrize(
+    ("channels", "norm", "warned"),
+    [
+        pytest.param(3, "head.1", True, id="a-norm-on-the-flattened-map-most-likely"),
+        pytest.param(3, "features.norm5", False, id="a-norm-that-ends-the-trunk"),
+        pytest.param(6, "head.1", False, id="two-poolings-side-by-side"),
+        pytest.param(12, "head.1", False, id="as-many-channels"),
+    ],
+)
+def test_a_pooled_map_that_only_a_norm_is_as_wide_as(
+    channels: int, norm: str, *, warned: bool
+) -> None:
+    shapes = {"features.conv.weight": (channels, 3, 3, 3), **dense(**{"head.2": (5, 12)})}
+    shapes |= {f"{norm}.running_mean": (12,), f"{norm}.weight": (12,)}
+    warnings = resolved({"feature_map": [12, 1, 1]}, shapes).warnings
+    assert any(w.startswith(f"{norm}: a norm of 12 values") for w in warnings) is warned

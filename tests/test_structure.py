@@ -26,7 +26,7 @@ RANKS: tuple[frozenset[str], ...] = tuple(
         "tensors turns atomic beside proof layout_proof",
         "formats",
         "spec spec_yaml spec_schema spec_text",
-        "layers",
+        "layers renames",
         "infer",
         "plan activations digests rereading",
         "write verify shard_folder",
@@ -56,6 +56,7 @@ ONLY = {
     "proof": set(),
     "formats": {"errors", "tensors", "formats", "torch_quietly", "torch_settings"},
     "spec": {"errors", "formats", "spec_schema", "spec_yaml", "tensors"},
+    "renames": {"spec", "tensors"},
     "plan": {"errors", "layers", "tensors"},
     "layout_proof": {"tensors"},
     "verify": {
