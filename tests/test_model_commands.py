@@ -187,7 +187,20 @@ def test_a_model_of_another_checkpoint_is_one_sentence(tmp_path: Path) -> None:
     pair = converted("lenet.pth", tmp_path)
     done = run("verify", *pair, "--model", f"{TRAIN}:TwoHeads", "--input", "1,8,8")
     assert "does not take its tensors" in str(done.exception)
+    assert "let the factory make that one" in str(done.exception)
     assert type(done.exception).__name__ == "ModelError"
+
+
+def test_a_spec_of_another_map_than_the_models_is_blamed_and_not_the_model(tmp_path: Path) -> None:
+    source = Path(shutil.copy(FOLDER / "lenet.pth", tmp_path))
+    source.with_suffix(".yaml").write_text("feature_map: [16, 9, 1]\n")
+    assert run("convert", source, "--verify", "bytes").exit_code == 0
+    output = source.with_suffix(".fcn.safetensors")
+    done = run("verify", source, output, "--model", f"{TRAIN}:LeNet", "--input", "1,8,8")
+    assert "size mismatch for classifier.1.weight" in str(done.exception)
+    assert "The original fits this model, so the spec is not what its forward pass does" in str(
+        done.exception
+    )
 
 
 PADDED = """

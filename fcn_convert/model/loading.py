@@ -26,6 +26,16 @@ class Files:
     state_dict: StateDict
 
 
+OTHER_MODEL = (
+    "Expected the model that was trained, with the names and shapes of the file; let the factory "
+    "make that one"
+)
+OTHER_SPEC = (
+    "The original fits this model, so the spec is not what its forward pass does; let `init "
+    "--model` write it, and convert again"
+)
+
+
 @dataclass(frozen=True)
 class Pair:
     """A model and its fully convolutional form, in evaluation mode."""
@@ -42,7 +52,7 @@ def load_pair(factory: str, example: Tensor, files: Files) -> Pair:
     names = names_in_model(files.state_dict.tensors, model.state_dict())
     original = tensors_of(files.original, files.state_dict)
     before = {names[old]: tensor for old, tensor in original.items()}
-    _load(model, before, f"{files.original.path}: the model {factory}")
+    _load(model, before, f"{files.original.path}: the model {factory}", OTHER_MODEL)
     made = make_convertible(model, example, "slide")
     found = tensors_of(files.converted, files.converted.state_dict(None))
     missing = [new for new in files.resolved.names.values() if new not in found]
@@ -53,7 +63,7 @@ def load_pair(factory: str, example: Tensor, files: Files) -> Pair:
     # A rename is the spec's, not the model's: its module names are the original's.
     after = {names[old]: found[new] for old, new in files.resolved.names.items()}
     where = f"{files.converted.path}: the fully convolutional form of {factory}"
-    _load(made.module, after, where)
+    _load(made.module, after, where, OTHER_SPEC)
     return Pair(model, made.module, example, made)
 
 
@@ -70,13 +80,12 @@ def tensors_of(checkpoint: Checkpoint, state_dict: StateDict) -> dict[str, Tenso
     return found
 
 
-def _load(model: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+def _load(model: nn.Module, tensors: Mapping[str, Tensor], where: str, advice: str) -> None:
     """Load strictly; the file's tensors become the model's, in the dtypes of the file."""
     try:
         model.load_state_dict(tensors, strict=True, assign=True)
     except RuntimeError as error:
         problems = " ".join(str(error).partition(":")[2].split())[:400]
         raise ModelError(
-            f"{where} does not take its tensors: {printable(problems)} Expected the model that was "
-            "trained, with the names and shapes of the file; let the factory make that one"
+            f"{where} does not take its tensors: {printable(problems)} {advice}"
         ) from error
