@@ -86,7 +86,7 @@ def test_tables_sort_by_the_heading_that_is_clicked(tmp_path: Path) -> None:
     assert (up, down) == ("ascending", "descending")
     assert names == reverse[::-1] == ["fc|<1> → fc|<1>fc|<1>", "score"]
     [_, weights], [_, falling] = layers[4]
-    assert (weights, falling) == (["", "5.0e-01"], ["5.0e-01", ""])
+    assert (weights, falling) == (["", "0.5"], ["0.5", ""])
     [_, actions], _ = tensors[3]
     assert actions == sorted(actions)
     assert len(set(actions)) == 4

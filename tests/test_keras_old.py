@@ -204,7 +204,7 @@ def test_each_chunk_is_unpacked_once(
     assert set(dataset.unpacked.values()) == {1}
 
 
-@pytest.mark.parametrize("chunks", [(2, 1 << 24), (4, 1)], ids=["large", "across all rows"])
+@pytest.mark.parametrize("chunks", [(2, 1 << 24), (4, 1 << 10)], ids=["large", "across all rows"])
 def test_chunks_that_have_to_be_unpacked_all_at_once_are_refused(
     h5py: Any, tmp_path: Path, chunks: tuple[int, int]
 ) -> None:
