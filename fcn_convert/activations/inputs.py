@@ -16,6 +16,8 @@ from fcn_convert.torch_quietly import Tensor, torch
 
 MAPS = 2
 """Seeded feature maps per layer."""
+_LARGER = torch.tensor(MAPS)
+"""The number of the larger map, after those of the layer's own size."""
 MARGIN = (2, 1, 1)
 """How much larger the larger map is, per spatial axis."""
 LARGEST = 2.0
@@ -47,11 +49,10 @@ class Inputs:
             at[axis] = feature % sizes[axis]
             feature = feature // sizes[axis]
         channel, *places = (at[axis] for axis in self._axes)
-        rows = [self._values(number, (channel, *places), self._own) for number in range(MAPS)]
-        for cell in product(*map(range, self.cells)):
-            moved = (place + more for place, more in zip(places, cell, strict=True))
-            rows.append(self._values(MAPS, (channel, *moved), self._larger))
-        return torch.stack(rows)
+        own = self._values(torch.arange(MAPS)[:, None], (channel, *places), self._own)
+        cells = torch.tensor(list(product(*map(range, self.cells)))).unbind(1)
+        moved = [place + more[:, None] for place, more in zip(places, cells, strict=True)]
+        return torch.cat([own, self._values(_LARGER, (channel, *moved), self._larger)])
 
     def maps(self, start: tuple[int, ...], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Return what a part of a kernel, (C, *kernel), reads of the maps, in float64.
@@ -59,16 +60,16 @@ class Inputs:
         (MAPS, C, *kernel) of those of its own size, and (1, C, *spatial) of the larger one.
         """
         grown = (shape[0], *_grown(shape[1:], self.cells))
-        at, at_grown = _grid(start, shape), _grid(start, grown)
-        own = [self._values(number, at, self._own) for number in range(MAPS)]
-        return torch.stack(own), self._values(MAPS, at_grown, self._larger)[None]
+        numbers = torch.arange(MAPS).view(-1, *(1,) * len(shape))
+        own = self._values(numbers, _grid(start, shape), self._own)
+        return own, self._values(_LARGER, _grid(start, grown), self._larger)[None]
 
-    def _values(self, number: int, at: Iterable[Tensor], sizes: tuple[int, ...]) -> Tensor:
-        """Return the values at places of one map of those sizes."""
+    def _values(self, numbers: Tensor, at: Iterable[Tensor], sizes: tuple[int, ...]) -> Tensor:
+        """Return the values at places of maps of those sizes, by their numbers."""
         place = torch.zeros((), dtype=torch.int64)
         for index, size in zip(at, sizes, strict=True):
             place = place * size + index
-        bits = _mixed(_mixed(place) ^ (self._seed + number))
+        bits = _mixed(_mixed(place) ^ (self._seed + numbers))
         return bits.to(torch.float64) * (2 * LARGEST / 2**32) - LARGEST
 
 
