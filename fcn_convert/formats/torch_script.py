@@ -24,6 +24,8 @@ from fcn_convert.tensors import Index, shown
 
 MAX_CODE = 64 << 20
 """Bytes of source looked through."""
+MAX_WALKED = 16 << 20
+"""Attributes looked at and characters of modules' names, all together: modules may be shared."""
 _CLASS = re.compile(
     r"^class (\w+)\(Module\):\n((?:  __(?:parameters|buffers)__ = \[[^\]\n]*\]\n)*)", re.MULTILINE
 )
@@ -69,13 +71,17 @@ class _Modules:
     folder: str
     known: dict[str, dict[str, frozenset[str]]] = field(default_factory=dict)
     read: int = 0
+    walked: int = 0
 
     def entries(self, node: Node, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Node]]:
         """Yield what `state_dict()` would: a module's parameters and buffers, then submodules."""
         if depth > MAX_MODULES:
             raise RecordError(f"has modules nested deeper than {MAX_MODULES}, or in a circle")
-        saved = self._saved(node)
-        for name, value in attributes_of(node).items():
+        saved, attributes = self._saved(node), attributes_of(node)
+        self.walked += 1 + len(prefix) + len(attributes)
+        if self.walked > MAX_WALKED:
+            raise RecordError("has more modules, or longer names of them, than any network")
+        for name, value in attributes.items():
             if not isinstance(name, str) or value is None or saved is None:
                 continue
             if name in saved:

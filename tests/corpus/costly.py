@@ -43,12 +43,26 @@ def heavy_pickles() -> bytes:
     )
 
 
-def unclosed_quotes() -> bytes:
-    """TorchScript whose list of parameters is one text that never ends, full of quotes."""
+def scripted(change: Callable[[dict[str, bytes]], None]) -> bytes:
+    """A TorchScript archive of one layer, after a change of its members."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of torch.jit as a whole
         torch.jit.save(torch.jit.script(nn.Linear(2, 2)), file)
+    return zips.rezipped(file.getvalue(), change)
+
+
+def modules_in_modules() -> bytes:
+    """TorchScript of sixty modules, each of which has the one before it twice."""
+    made = b"\x80\x02c__torch__.torch.nn.modules.linear\nLinear\nq\x00)\x81q\x01"
+    for at in range(2, 60):
+        inner = b"".join(texts(name) + b"h" + bytes([at - 1]) for name in "ab")
+        made += b"0h\x00)\x81}(" + inner + b"ubq" + bytes([at])
+    return scripted(lambda members: members.update({"archive/data.pkl": made + b"."}))
+
+
+def unclosed_quotes() -> bytes:
+    """TorchScript whose list of parameters is one text that never ends, full of quotes."""
 
     def change(members: dict[str, bytes]) -> None:
         for name, code in members.items():
@@ -57,7 +71,7 @@ def unclosed_quotes() -> bytes:
                 texts = b'__parameters__ = ["' + b'\\"' * 50_000
                 members[name] = head + texts + tail.replace(b'"', b"")
 
-    return zips.rezipped(file.getvalue(), change)
+    return scripted(change)
 
 
 COSTLY: dict[str, tuple[Callable[[], bytes], str, str]] = {
@@ -73,6 +87,11 @@ COSTLY: dict[str, tuple[Callable[[], bytes], str, str]] = {
             dumped({f"w{n}": tensor(shape=(1 << 28,), stride=(0,)) for n in range(100)})
         ),
         "its tensors would take 107374182400 bytes",
+        "pt",
+    ),
+    "torchscript-of-modules-in-modules": (
+        modules_in_modules,
+        "has more modules, or longer names of them, than any network",
         "pt",
     ),
     "torchscript-of-one-text": (unclosed_quotes, "without named weights", "pt"),
