@@ -64,15 +64,18 @@ class Sample:
     @cached_property
     def chance(self) -> tuple[float, float]:
         """The mean and the deviation of the correlation of two columns by chance."""
-        features = self.columns.shape[1]
-        if features < 2:
+        features, count = self.columns.shape[1], int(self.alive.sum())
+        if count < 2:
             return 0.0, 0.0
+        # Of all pairs: that of a sample would be off by more than the mean of as many neighbours.
+        total = self.columns.sum(1, dtype=torch.float64)
+        mean = (float(total @ total) - count) / (count * (count - 1))
         seed = torch.Generator().manual_seed(0)
         one = torch.randint(features, (SHUFFLED_PAIRS,), generator=seed)
         other = (one + torch.randint(1, features, (SHUFFLED_PAIRS,), generator=seed)) % features
         products = torch.einsum("rp,rp->p", self.columns[:, one], self.columns[:, other])
         found = products[self.alive[one] & self.alive[other]]
-        return (float(found.mean()), float(found.std())) if found.numel() > 1 else (0.0, 0.0)
+        return (mean, float(found.std())) if found.numel() > 1 else (0.0, 0.0)
 
     def score(self, reading: Reading) -> Score:
         """Return how alike neighbours are under a reading."""
