@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fcn_convert.errors import SpecError
-from fcn_convert.tensors import FlattenedMap, Layout
+from fcn_convert.tensors import FlattenedMap, Layout, times
 
 MAX_DENSE = 1000
 MAX_HEADS = 100
@@ -46,7 +46,7 @@ class FeatureMap:
         return prod(self.sizes)
 
     def __str__(self) -> str:
-        return "×".join(map(str, self.sizes))
+        return times(self.sizes)
 
 
 @dataclass(frozen=True)

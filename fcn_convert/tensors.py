@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby
 from math import prod
@@ -161,6 +161,11 @@ def is_row_major(shape: Sequence[int], strides: Sequence[int]) -> bool:
 def parent(name: str) -> str:
     """Return the module that a module or a tensor is in; empty for one at the top."""
     return name.rpartition(".")[0]
+
+
+def times(sizes: Iterable[int]) -> str:
+    """Show sizes as 3×224×224."""
+    return "×".join(map(str, sizes))
 
 
 def shown(text: str) -> str:

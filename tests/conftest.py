@@ -4,8 +4,8 @@ import signal
 from collections.abc import Iterator
 
 import pytest
-import torch
 from hypothesis import settings
+from threads import torch_threads
 
 # No test asserts a time: this machine may be a busy one.
 settings.register_profile("untimed", deadline=None)
@@ -20,7 +20,5 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """On networks this small, and beside other tests, a second thread only waits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(1):
+        yield

@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from served import TORCH, Server, serving
+from threads import torch_threads
 
 from fcn_convert import (
     CheckFailedError,
@@ -300,10 +301,8 @@ def test_settings_of_torch_are_as_before(source: Path) -> None:
 
 @pytest.fixture
 def three_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(3):
+        yield
 
 
 @pytest.mark.usefixtures("three_threads")

@@ -48,8 +48,9 @@ class Comparison:
         self._spread.add(apart[finite], bound[finite])
         shares = torch.where(alike, apart / bound, torch.inf)[MAPS:]
         self._furthest.add(shares.view(-1, *dense.wide.shape[1:]), dense.wide, convolution.wide)
-        narrow = _narrow_difference(dense.narrow, convolution.narrow)
-        self._narrow = None if None in (narrow, self._narrow) else max(narrow, self._narrow)  # type: ignore[type-var]
+        if self._narrow is not None:
+            narrow = _narrow_difference(dense.narrow, convolution.narrow)
+            self._narrow = None if narrow is None else max(narrow, self._narrow)
 
     def check(self, name: str) -> AnswersCheck:
         """Sum up: passed where every output lies within its bound."""

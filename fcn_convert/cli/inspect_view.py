@@ -15,6 +15,7 @@ from fcn_convert.errors import printable, quoted
 from fcn_convert.infer.inspection import Inspection
 from fcn_convert.report.terminal import LOG_WIDTH
 from fcn_convert.report.words import shape, size
+from fcn_convert.tensors import times
 
 SHADES = " ░▒▓█"
 """From none to all; characters and no colours, so that they show wherever text does."""
@@ -126,7 +127,7 @@ def evidence(score: Mapping[str, Any]) -> tuple[str, ...]:
 
 def shown(reading: Mapping[str, Any]) -> str:
     """Show a map with its flatten order."""
-    return f"{'×'.join(map(str, reading['feature_map']))} {reading['flatten']}"
+    return f"{times(reading['feature_map'])} {reading['flatten']}"
 
 
 def picture(sizes: Sequence[int], values: Sequence[float]) -> list[str]:

@@ -12,6 +12,7 @@ from fcn_convert.errors import printable
 from fcn_convert.head_code.forward import forward_lines
 from fcn_convert.head_code.modules import Modules, constructor_lines
 from fcn_convert.head_code.reading import ReportedHead, read_head
+from fcn_convert.tensors import times
 
 INDENT = "    "
 
@@ -42,7 +43,7 @@ def source_of(head: ReportedHead) -> str:
 
 
 def _introduction(head: ReportedHead) -> list[str]:
-    maps = "; ".join(f"{'×'.join(map(str, one.feature_map.values()))}" for one in head.heads)
+    maps = "; ".join(times(one.feature_map.values()) for one in head.heads)
     return [
         f"# The head of {head.output!r}, fully convolutional, written by fcn-convert.",
         f"# It reads the feature map ({maps}, or larger), never flattened.",

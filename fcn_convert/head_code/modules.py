@@ -86,12 +86,12 @@ class Modules:
             return
         width = _width(parts)
         fitting = [layer for layer in beside if layer.features_out == width]
-        if not fitting or any(width in shape[:2] for shape in self.head.kept.values() if shape[1:]):
+        if not fitting or width in self.head.other_channels:
             for layer in fitting:
                 self.maybe.setdefault(layer.name, []).append(name)
-        elif len(fitting) > 1:
-            self.unmade.append(name)
-        elif line := _elementwise(parts, len(fitting[0].shape) - 2):
+            return
+        line = _elementwise(parts, len(fitting[0].shape) - 2)
+        if line and len(fitting) == 1:
             _insert(self.root, name, line)
             self.after.setdefault(fitting[0].name, []).append(name)
         else:

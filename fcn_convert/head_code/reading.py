@@ -65,6 +65,11 @@ class ReportedHead:
     notes: tuple[str, ...]
 
     @cached_property
+    def other_channels(self) -> set[int]:
+        """Numbers of channels that layers before the head, or beside it, give or read."""
+        return {size for shape in self.kept.values() if shape[1:] for size in shape[:2]}
+
+    @cached_property
     def kept_modules(self) -> dict[str, dict[str, tuple[int, ...]]]:
         """The other tensors' shapes, by module and by their own name in it."""
         found: dict[str, dict[str, tuple[int, ...]]] = {}

@@ -7,9 +7,7 @@ under [512, 49, 1] are neighbours under [512, 7, 7], too.
 
 from __future__ import annotations
 
-from math import sqrt
-
-from fcn_convert.infer.evidence import Sample, neighbours
+from fcn_convert.infer.evidence import Sample, mean_and_z, neighbours
 from fcn_convert.infer.readings import Reading
 from fcn_convert.infer.scores import CLEAR_Z, LESS_CLEAR
 from fcn_convert.torch_quietly import Tensor, torch
@@ -75,7 +73,4 @@ def _is_weaker(sample: Sample, values: Tensor, reference: Tensor) -> bool:
 
 def _beyond(sample: Sample, values: Tensor, mean: float) -> float:
     """Return by how many of its deviations the mean of values lies above another one."""
-    deviation = sample.chance[1]
-    if not values.numel() or not deviation:
-        return 0.0
-    return (float(values.mean()) - mean) / deviation * sqrt(values.numel())
+    return mean_and_z(values, mean, sample.chance[1])[1]

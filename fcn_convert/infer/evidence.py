@@ -3,8 +3,8 @@
 A trained Dense layer looks at one channel in neighbouring places in much the same way, and at two
 channels in ways of their own. Two signs of that, of the weights of each two neighbours under a map
 and a flatten order: they correlate over the output features, and they are about as strong, so that
-the ranks of their norms correlate. Shuffled columns have no neighbours and give the mean and the
-spread of either by chance, and so a z-score; the two are put together by Stouffer's method. Weights
+the ranks of their norms correlate. All pairs of columns give the mean by chance, and some that are
+drawn the spread, and so a z-score; the two are put together by Stouffer's method. Weights
 that nothing was learnt into have none beyond chance under any reading.
 """
 
@@ -28,7 +28,7 @@ MIN_ROWS, MAX_ROWS = 16, 256
 MAX_FEATURES = 1 << 19
 """Inputs of a layer that is looked at."""
 FEWEST_ROWS = 4
-SHUFFLED_PAIRS = 1 << 13
+RANDOM_PAIRS = 1 << 13
 NEGLIGIBLE = 1e-3
 """A column this small against the typical one is a dead channel's."""
 PATTERN_SIZE = 32
@@ -71,8 +71,8 @@ class Sample:
         total = self.columns.sum(1, dtype=torch.float64)
         mean = (float(total @ total) - count) / (count * (count - 1))
         seed = torch.Generator().manual_seed(0)
-        one = torch.randint(features, (SHUFFLED_PAIRS,), generator=seed)
-        other = (one + torch.randint(1, features, (SHUFFLED_PAIRS,), generator=seed)) % features
+        one = torch.randint(features, (RANDOM_PAIRS,), generator=seed)
+        other = (one + torch.randint(1, features, (RANDOM_PAIRS,), generator=seed)) % features
         products = torch.einsum("rp,rp->p", self.columns[:, one], self.columns[:, other])
         found = products[self.alive[one] & self.alive[other]]
         return (mean, float(found.std())) if found.numel() > 1 else (0.0, 0.0)
@@ -83,8 +83,8 @@ class Sample:
         for distance, first in neighbours(reading).items():
             weights.append(self.alike(distance, first))
             norms.append(_products(self.strengths[None], distance)[first[:-distance]])
-        together, together_z = _mean_and_z(torch.cat(weights), *self.chance)
-        as_strong, as_strong_z = _mean_and_z(torch.cat(norms), 0.0, 1.0)
+        together, together_z = mean_and_z(torch.cat(weights), *self.chance)
+        as_strong, as_strong_z = mean_and_z(torch.cat(norms), 0.0, 1.0)
         return Score(reading, together, as_strong, together_z, as_strong_z)
 
     def alike(self, distance: int, first: Tensor) -> Tensor:
@@ -142,7 +142,7 @@ def _ranks(values: Tensor) -> Tensor:
     return (first + after).to(torch.float64) / 2
 
 
-def _mean_and_z(values: Tensor, mean: float, deviation: float) -> tuple[float, float]:
+def mean_and_z(values: Tensor, mean: float, deviation: float) -> tuple[float, float]:
     """Return the mean of values, and by how many of its deviations it is beyond chance."""
     if not values.numel() or not deviation:
         return 0.0, 0.0

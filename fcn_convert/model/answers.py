@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from fcn_convert.errors import ModelError
 from fcn_convert.model.tracing import VALUE, where
 from fcn_convert.model.values import Lifted
+from fcn_convert.tensors import times
 from fcn_convert.torch_quietly import Tensor, functional, fx, torch
 
 
@@ -32,9 +33,9 @@ def not_understood(node: fx.Node, sources: Sequence[Lifted], why: str) -> ModelE
 
     why: what needs it, as the end of `which …`.
     """
-    maps = " and ".join(times(source.shape) for source in sources) or "nothing known"
+    maps = " and ".join(size_of(source.shape) for source in sources) or "nothing known"
     made = node.meta[VALUE]
-    shape = times(made.shape[1:]) if isinstance(made, Tensor) else type(made).__name__
+    shape = size_of(made.shape[1:]) if isinstance(made, Tensor) else type(made).__name__
     text = (
         f"{where(node)} makes {shape} of the feature map {maps}, which {why}: expected a "
         "rearrangement, one answer per channel, or what can be done window by window"
@@ -43,13 +44,13 @@ def not_understood(node: fx.Node, sources: Sequence[Lifted], why: str) -> ModelE
     if isinstance(made, Tensor) and made.dim() == len(was) + 1 and tuple(made.shape[1:]) != was:
         text += (
             "; an adaptive pool can be left out where it changes nothing, at an input that gives "
-            f"it a map of {times(made.shape[2:])}"
+            f"it a map of {size_of(made.shape[2:])}"
         )
     elif node.target in {functional.linear, torch.matmul, torch.mm, torch.addmm, operator.matmul}:
         text += "; a Dense layer is an nn.Linear, or F.linear with the `weight` of a module"
     return ModelError(text)
 
 
-def times(shape: Sequence[int]) -> str:
+def size_of(shape: Sequence[int]) -> str:
     """Return a shape in words: 512×7×7."""
-    return "×".join(map(str, shape)) or "one number"
+    return times(shape) or "one number"

@@ -10,7 +10,6 @@ from time import perf_counter
 from typing import Any
 
 from fcn_convert.errors import ModelError
-from fcn_convert.model.answers import times
 from fcn_convert.model.culprits import culprits
 from fcn_convert.model.differences import difference, of_cells
 from fcn_convert.model.factory import example_of, user_code
@@ -25,6 +24,7 @@ from fcn_convert.model.values import leaves
 from fcn_convert.model.windows import head_on_windows
 from fcn_convert.report import Report
 from fcn_convert.report.model_entry import ModelEntry, ModelRequest
+from fcn_convert.tensors import times
 from fcn_convert.torch_quietly import Tensor, nn, torch
 
 SAMPLES = 2
@@ -167,13 +167,13 @@ def _passed(network: nn.Module, inputs: Tensor, precision: AbstractContextManage
     with counter, AtLeast(torch.float64):
         answer = _answer(network, inputs)
     given = inputs.to(_stored_dtype(network))
-    times: list[float] = []
-    while len(times) < REPEATS and sum(times) < ENOUGH_SECONDS:
+    seconds: list[float] = []
+    while len(seconds) < REPEATS and sum(seconds) < ENOUGH_SECONDS:
         start = perf_counter()
         with precision:
             _answer(network, given)
-        times.append(perf_counter() - start)
-    return Pass(answer, counter.get_total_flops() // 2, min(times))
+        seconds.append(perf_counter() - start)
+    return Pass(answer, counter.get_total_flops() // 2, min(seconds))
 
 
 def _crops(larger: Tensor, window: Sequence[int], stride: Sequence[int] | None) -> Iterator[Tensor]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from fcn_convert.errors import ModelError
 from fcn_convert.model import modules, trials
-from fcn_convert.model.answers import not_understood, restored, times
+from fcn_convert.model.answers import not_understood, restored, size_of
 from fcn_convert.model.carrying import Operation, Trying
 from fcn_convert.model.forms import AsItIs, CellByCell, ChannelsLast, Form
 from fcn_convert.model.operations import Operations
@@ -154,7 +154,7 @@ class Lifter:
         flatten = trials.flatten_order(read.order, read.shape, axes)
         if flatten is None:
             raise ModelError(
-                f"{where(node)} reads the feature map {times(read.shape)} in an order that is no "
+                f"{where(node)} reads the feature map {size_of(read.shape)} in an order that is no "
                 "order of its axes"
             )
         weight = modules.convolution_weight(site.weight, read.order, read.shape)
@@ -163,8 +163,8 @@ class Lifter:
         known = self.layers.setdefault(site.name, layer)
         if (known.shape, known.flatten) != (layer.shape, layer.flatten):
             raise ModelError(
-                f"{where(node)} reads {times(known.shape)} in one call and {times(layer.shape)} "
-                "in another: one convolution cannot do both"
+                f"{where(node)} reads {size_of(known.shape)} in one call and "
+                f"{size_of(layer.shape)} in another: one convolution cannot do both"
             )
         made = self._write_dense(site, read.node, weight)
         features_out = len(weight)
@@ -227,7 +227,7 @@ class Lifter:
         if not known[0].is_one_cell:
             raise ModelError(
                 f"{where(node)} normalises each element of the flattened feature map "
-                f"{times(known[0].shape)} for itself, which no fully convolutional network can; "
+                f"{size_of(known[0].shape)} for itself, which no fully convolutional network can; "
                 "fold it into the Dense layer first"
             )
         return modules.norm_over_maps(module, self.sizes.axes)

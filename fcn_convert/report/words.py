@@ -10,6 +10,7 @@ from fcn_convert.infer.findings import Finding
 from fcn_convert.proof import AnswersCheck, Check
 from fcn_convert.report import FileEntry, LayerEntry, Report, TensorEntry
 from fcn_convert.report.model_entry import ModelEntry, PictureEntry
+from fcn_convert.tensors import times
 
 WRAPPERS = {"module", "_orig_mod", "model"}
 """What DataParallel, torch.compile and trainers put before the names of all tensors."""
@@ -231,8 +232,3 @@ def _against_crops(model: ModelEntry) -> Iterator[str]:
         f"  one pass {model.macs_one_pass:.3g} MACs, {model.seconds_one_pass:.3g} s; crop by crop "
         f"{model.macs_crops:.3g} MACs, {model.seconds_crops:.3g} s"
     )
-
-
-def times(sizes: Sequence[int]) -> str:
-    """Show sizes as 3×224×224."""
-    return "×".join(map(str, sizes))

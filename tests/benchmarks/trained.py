@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from sklearn.datasets import load_digits
+from threads import torch_threads
 from torch import nn
 from torch.nn import functional
 
@@ -57,24 +56,13 @@ class Net(nn.Module):
         return self.classifier(maps.flatten(1))
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Compute on one thread: on maps this small a second one only waits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def untrained(recipe: Recipe) -> dict[str, torch.Tensor]:
     """Return the net's state dict as it is initialised."""
     torch.manual_seed(recipe.seed)
     return Net(recipe).state_dict()
 
 
-@one_thread()
+@torch_threads(1)
 def trained(recipe: Recipe) -> dict[str, torch.Tensor]:
     """Return the net's state dict after a second or so of training."""
     pixels, labels = load_digits(return_X_y=True)

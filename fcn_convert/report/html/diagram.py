@@ -9,6 +9,7 @@ from typing import Literal
 
 from fcn_convert.report import LayerEntry
 from fcn_convert.report.words import shape
+from fcn_convert.tensors import times
 
 BEFORE, AFTER = 0, 188
 """Where the two columns begin, in the units of the viewBox, which is as wide as a telephone."""
@@ -99,7 +100,7 @@ def _both(y: float, before: str, after: str, *, starts: bool = False) -> list[Ar
 
 
 def _layer(layer: LayerEntry, y: float) -> list[Box]:
-    kernel = "×".join(map(str, layer.kernel))
+    kernel = times(layer.kernel)
     convolution = f"Conv{len(layer.kernel)}d, kernel {kernel}"
     old, new = layer.name, layer.new_name
     return [
