@@ -762,7 +762,9 @@ def test_the_views_tell_what_failed_and_nothing_of_a_name_is_markup() -> None:
 @pytest.mark.parametrize(("width", "lines"), [(80, 3), (120, 3)])
 def test_the_table_fits_a_terminal(width: int, lines: int) -> None:
     console = Console(file=StringIO(), force_terminal=True, width=width, color_system=None)
-    piece = replace(HANDMADE.pieces[2], source=f"models/{'deep' * 8}.pth", output="out/deep.x")
+    piece = replace(
+        HANDMADE.pieces[2], source=f"models/{'deep/' * 6}vgg16_bn-6c64b313.pth", output="out/deep.x"
+    )
     show(replace(HANDMADE, pieces=(piece,)), console)
     assert isinstance(console.file, StringIO)
     found = console.file.getvalue().splitlines()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from fcn_convert.errors import printable, quoted
+from fcn_convert.errors import quoted
 from fcn_convert.infer.inspection import Inspection
-from fcn_convert.report.terminal import LOG_WIDTH
+from fcn_convert.report.rows import Rows, print_line, wrap_on_terminals_only
 from fcn_convert.report.words import shape, size
 from fcn_convert.tensors import times
 
@@ -26,30 +24,30 @@ MANY = 4
 def text_of(found: Inspection, every_tensor: bool) -> str:
     """Return everything as text for a terminal, or for a log."""
     console = Console()
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
+    wrap_on_terminals_only(console)
     with console.capture() as capture:
         for part in _parts(found, every_tensor):
-            # Text is never parsed as markup, and a long line is the terminal's to wrap.
-            drawn = Text(printable(part)) if isinstance(part, str) else part
-            console.print(drawn, soft_wrap=isinstance(part, str))
+            if isinstance(part, Rows):
+                part.print_on(console)
+            else:
+                print_line(console, part)
     return capture.get()
 
 
-def _parts(found: Inspection, every_tensor: bool) -> Iterator[str | Table]:
+def _parts(found: Inspection, every_tensor: bool) -> Iterator[str | Rows]:
     yield from about(found)
     if found.problem:
         yield f"no network is chosen: {found.problem}"
         return
     if every_tensor:
-        rows = ((t["name"], shape(t["shape"]), t["dtype"], size(t["bytes"])) for t in found.tensors)
-        yield _table(("tensor", "shape", "dtype", "size"), rows)
+        rows = [(t["name"], shape(t["shape"]), t["dtype"], size(t["bytes"])) for t in found.tensors]
+        yield Rows(("tensor", "shape", "dtype", "size"), rows, folds={"tensor"})
     else:
-        modules = (
+        modules = [
             (m["name"] or "(at the top)", str(m["tensors"]), str(m["elements"]), size(m["bytes"]))
             for m in found.modules
-        )
-        yield _table(("module", "tensors", "elements", "size"), modules)
+        ]
+        yield Rows(("module", "tensors", "elements", "size"), modules, folds={"module"})
     for head in found.heads:
         yield from _head(head)
     yield from not_heads(found)
@@ -91,12 +89,12 @@ def _state_dict(entry: Mapping[str, Any]) -> str:
     return f"state dict {name}: {entry['tensors']} tensors ({dtypes}), {elements}{prefix}"
 
 
-def _head(head: Mapping[str, Any]) -> Iterator[str | Table]:
+def _head(head: Mapping[str, Any]) -> Iterator[str | Rows]:
     yield ""
     yield f"head {', '.join(head['layers'])}: {reading_of(head)}"
     yield from (f"  {line}" for line in remarks(head))
     if head["evidence"]:
-        yield _table(EVIDENCE, map(evidence, head["evidence"]))
+        yield Rows(EVIDENCE, [*map(evidence, head["evidence"])])
     for pattern in head["patterns"]:
         yield f"  the mean kernel under {shown(pattern)}, each signed by its middle:"
         yield from (f"    {row}" for row in picture(pattern["sizes"], pattern["values"]))
@@ -147,12 +145,3 @@ def not_heads(found: Inspection) -> Iterator[str]:
     for reason, count in reasons.items():
         names = [name for name, said in found.other_dense.items() if said == reason]
         yield f"no head: {quoted(names, 3)} ({count}): {reason}"
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    table = Table(header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    return table

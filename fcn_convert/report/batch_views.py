@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element, SubElement
 
 from rich.console import Console
-from rich.text import Text
 
 from fcn_convert.errors import printable
 from fcn_convert.report.batch import STATUSES, BatchReport, Piece
 from fcn_convert.report.junit import document, fail
 from fcn_convert.report.markdown import MARKS, code, folded, prose, table
-from fcn_convert.report.terminal import LOG_WIDTH, print_line, table_of
+from fcn_convert.report.rows import Rows, print_line, wrap_on_terminals_only
 from fcn_convert.report.words import size
 
 OUTPUT_FITS = 120
@@ -74,14 +73,14 @@ def to_junit(report: BatchReport) -> str:
 
 def show(report: BatchReport, console: Console) -> None:
     """Print a row per conversion, and the sum of them."""
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
+    wrap_on_terminals_only(console)
     paths = ("source", "output") if console.width >= OUTPUT_FITS else ("source",)
-    rows = table_of(*paths, "size", "layers", "warnings", "seconds", "outcome")
-    for piece in report.pieces:
-        shown = (printable(getattr(piece, path)) for path in paths)
-        rows.add_row(*map(Text, (*shown, *numbers(piece), piece.outcome)))
-    console.print(rows)
+    headings = (*paths, "size", "layers", "warnings", "seconds", "outcome")
+    cells = [
+        (*(getattr(piece, path) for path in paths), *numbers(piece), piece.outcome)
+        for piece in report.pieces
+    ]
+    Rows(headings, cells, folds=paths).print_on(console)
     print_line(console, summary(report), "bold red" if report.status else "bold green")
 
 

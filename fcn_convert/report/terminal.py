@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from fcn_convert.errors import printable
 from fcn_convert.report import LayerEntry, Report, TensorEntry
+from fcn_convert.report.rows import Rows, print_line, wrap_on_terminals_only
 from fcn_convert.report.words import (
     agreement,
     differences,
@@ -24,20 +22,16 @@ from fcn_convert.report.words import (
     verdict_of,
 )
 
-LOG_WIDTH = 1 << 16
-"""Columns where the output is no terminal, so that nothing is wrapped: rich would, at 80."""
-
 
 def show(report: Report, console: Console, *, every_tensor: bool) -> None:
     """Print the layers, what became of everything else, and the verdict."""
-    if not console.is_terminal:
-        console.width = LOG_WIDTH
+    wrap_on_terminals_only(console)
     source = f"{report.source.path} ({report.source.format}, {size(report.source.bytes)})"
     target = report.output.path + (f" ({size(report.output.bytes)})" if report.output.bytes else "")
     print_line(console, f"{source} → {target}")
-    console.print(_layers(report.layers))
+    _layers(report.layers).print_on(console)
     if every_tensor:
-        console.print(_tensors(report.tensors))
+        _tensors(report.tensors).print_on(console)
     for tie in report.ties:
         print_line(console, f"tied in the source, each written in full: {', '.join(tie)}")
     print_line(console, totals(report))
@@ -55,16 +49,10 @@ def show(report: Report, console: Console, *, every_tensor: bool) -> None:
     print_line(console, f"verdict: {verdict(report)}", style)
 
 
-def print_line(console: Console, text: str, style: str = "") -> None:
-    """Print one line, which a terminal may wrap."""
-    # Text is never parsed as markup, and a long line is the terminal's to wrap.
-    console.print(Text(printable(text), style=style), soft_wrap=True)
-
-
-def _layers(layers: Iterable[LayerEntry]) -> Table:
-    table = table_of("layer", "Dense weight", "becomes", "as", "max-abs-diff", "verdict")
-    for layer in layers:
-        cells = (
+def _layers(layers: Iterable[LayerEntry]) -> Rows:
+    headings = ("layer", "Dense weight", "becomes", "as", "max-abs-diff", "verdict")
+    cells = [
+        (
             names(layer.name, layer.new_name),
             f"{shape(layer.old_shape)} {layer.dtype}",
             shape(layer.new_shape),
@@ -72,28 +60,22 @@ def _layers(layers: Iterable[LayerEntry]) -> Table:
             differences(layer.checks),
             verdict_of(layer.checks),
         )
-        table.add_row(*map(Text, cells))
-    return table
+        for layer in layers
+    ]
+    return Rows(headings, cells, folds={"layer"})
 
 
-def _tensors(tensors: Iterable[TensorEntry]) -> Table:
-    table = table_of("tensor", "shape", "dtype", "action", "reason", "verdict")
-    for entry in tensors:
-        cells = (
+def _tensors(tensors: Iterable[TensorEntry]) -> Rows:
+    headings = ("tensor", "shape", "dtype", "action", "reason", "verdict")
+    cells = [
+        (
             names(entry.name, entry.new_name),
             shape(entry.shape),
             entry.dtype or "",
             entry.action,
-            printable(entry.reason),
+            entry.reason,
             verdict_of(entry.checks),
         )
-        table.add_row(*map(Text, cells))
-    return table
-
-
-def table_of(*headings: str) -> Table:
-    """Return an empty table."""
-    table = Table(header_style="bold")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
+        for entry in tensors
+    ]
+    return Rows(headings, cells, folds={"tensor", "reason"})
