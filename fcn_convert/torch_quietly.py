@@ -1,9 +1,9 @@
 """torch, imported without a warning that says nothing to the user of a command, and quickly."""
 
 import gc
+import os
 import sys
 import warnings
-from contextlib import suppress
 from ctypes import CDLL
 from importlib.util import find_spec
 from mmap import MAP_PRIVATE, PROT_READ, mmap
@@ -18,9 +18,10 @@ NUMPY_BYTES = 1 << 28
 
 _found = None if "torch" in sys.modules else find_spec("torch")
 if _found and _found.origin:
-    # `import torch` loads its library, a fifth of its time, while no other thread can work.
-    with suppress(OSError):
-        CDLL(str(Path(_found.origin).with_name("lib") / "libtorch_cpu.so"))
+    # `import torch` loads its library, a fifth of its time, while no other thread can work; nor
+    # could one while CDLL itself loaded it, but for a function that is called others need not wait.
+    _dlopen = CDLL(None).dlopen
+    _dlopen(os.fsencode(Path(_found.origin).with_name("lib") / "libtorch_cpu.so"), os.RTLD_NOW)
 
 _collects, _switches = gc.isenabled(), sys.getswitchinterval()
 gc.disable()  # an import makes many objects and no garbage: a tenth of its time
