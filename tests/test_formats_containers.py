@@ -405,12 +405,16 @@ def test_exported_program(tmp_path: Path, exported: bytes) -> None:
     assert check(path, loaded).format == "torch.export"
 
 
-def exported_before_2_7(path: Path, saved: object, change: Callable[[bytes], bytes]) -> Path:
-    inner = io.BytesIO()
-    torch.save(saved, inner)
+def saved(thing: object) -> bytes:
+    """What torch.save writes of it."""
+    torch.save(thing, stream := io.BytesIO())
+    return stream.getvalue()
+
+
+def exported_before_2_7(path: Path, thing: object, change: Callable[[bytes], bytes]) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("serialized_exported_program.json", "{}")
-        archive.writestr("serialized_state_dict.pt", change(inner.getvalue()))
+        archive.writestr("serialized_state_dict.pt", change(saved(thing)))
     return path
 
 
@@ -431,6 +435,55 @@ def test_damage_inside_of_an_exported_program_before_2_7(tmp_path: Path) -> None
         digests.start(checkpoint)
         with pytest.raises(CheckpointError, match="is damaged: the checksum of 'archive/data/"):
             digests.of(checkpoint)
+
+
+def of_stable_baselines(policy: bytes, method: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip file with the members of Stable-Baselines3's `save_to_zip_file`, in its order."""
+    optimizer = torch.optim.Adam([nn.Parameter(torch.ones(3))])
+    with zipfile.ZipFile(stream := io.BytesIO(), "w", method) as archive:
+        archive.writestr("data", "{}")
+        archive.writestr("pytorch_variables.pth", saved({}))
+        archive.writestr("policy.pth", policy)
+        archive.writestr("policy.optimizer.pth", saved(optimizer.state_dict()))
+        archive.writestr("_stable_baselines3_version", "2.3.2")
+        archive.writestr("system_info.txt", "OS: Linux")
+    return stream.getvalue()
+
+
+def test_stable_baselines(tmp_path: Path) -> None:
+    policy = {
+        "features_extractor.cnn.0.weight": torch.randn(4, 3, 3, 3),
+        "features_extractor.linear.0.weight": torch.randn(5, 16).T.contiguous().T,
+        "log_std": torch.from_numpy(some(2)),
+    }
+    path = tmp_path / "ppo.zip"
+    path.write_bytes(of_stable_baselines(saved(policy)))
+    index = check(path, policy)
+    assert index.format == "Stable-Baselines3"
+    assert {entry.name for entry in index.left_out} >= {"policy.optimizer.pth", "data"}
+    with open_checkpoint(path) as checkpoint, Digests(1) as digests:
+        digests.of(checkpoint)  # the checksums of its members hold, at their places
+
+
+def test_damage_inside_of_stable_baselines(tmp_path: Path) -> None:
+    weight = torch.from_numpy(some(64))
+    path = tmp_path / "ppo.zip"
+    raw = bytearray(of_stable_baselines(saved({"fc.weight": weight})))
+    raw[raw.index(weight.numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(raw)
+    with (
+        open_checkpoint(path) as checkpoint,
+        Digests(1) as digests,
+        pytest.raises(CheckpointError, match=r"is damaged: the checksum of '.*data/0'"),
+    ):
+        digests.of(checkpoint)
+
+
+def test_stable_baselines_compressed(tmp_path: Path) -> None:
+    path = tmp_path / "ppo.zip"
+    path.write_bytes(of_stable_baselines(saved({}), zipfile.ZIP_DEFLATED))
+    with pytest.raises(CheckpointError, match=r"'policy\.pth' is compressed, which Stable-Base"):
+        open_checkpoint(path)
 
 
 # Folders.

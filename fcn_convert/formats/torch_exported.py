@@ -12,22 +12,19 @@ from typing import Any
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.json_text import MAX_JSON, parse_json
-from fcn_convert.formats.source import Files, Part
-from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
+from fcn_convert.formats.source import Files
 from fcn_convert.formats.torch_records import (
     RecordError,
     Storage,
     Tensor,
     check_naturals,
     locate,
-    moved,
 )
-from fcn_convert.formats.torch_zip import Archive
+from fcn_convert.formats.torch_zip import read_inside
 from fcn_convert.formats.zip_directory import (
     Member,
     check_stored,
     checksums,
-    read_directory,
     text_of,
 )
 from fcn_convert.tensors import DTYPES, Index, LeftOut, StateDict, TensorInfo, shown
@@ -70,7 +67,7 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
     try:
         old = next((members[name] for name in _OLD_WEIGHTS if name in members), None)
         if old is not None:
-            return _inside(files, old)
+            return replace(read_inside(files, old, "torch.export.save"), format="torch.export")
         found = [
             _described(files, members, member)
             for name, member in members.items()
@@ -89,30 +86,6 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
         for model, tensors, unreadable in found
     )
     return Index("torch.export", state_dicts, checksums=checksums(members.values()))
-
-
-def _inside(files: Files, member: Member) -> Index:
-    """Index the file of torch.save that is a member."""
-    check_stored(files.main, [member], "torch.export.save")
-    part = Part(files.main, member.offset, member.nbytes)
-    members = read_directory(part)
-    check_stored(part, members.values())
-    archive = Archive(part, members)
-    search = Search(
-        lambda name, tensor: moved(archive.locate(name, tensor), member.offset), _no_array
-    )
-    search.run(archive.root())
-    notes = (MODULE_NOTE,) if search.from_modules else ()
-    found, left_out = tuple(search.found), tuple(search.left_out)
-    sums = tuple(
-        replace(checksum, offset=member.offset + checksum.offset)
-        for checksum in checksums(members.values())
-    )
-    return Index("torch.export", found, left_out, notes, checksums=sums)
-
-
-def _no_array(name: str, _: object) -> TensorInfo:
-    raise RecordError(f"{shown(name)} is an array of NumPy's, which no exported program holds")
 
 
 def _described(

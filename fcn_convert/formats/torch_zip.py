@@ -7,14 +7,21 @@ The layout is that of `_save` in torch/serialization.py: all members lie in one 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.numpy_records import locate_array
 from fcn_convert.formats.pickles import Node, read_pickle
-from fcn_convert.formats.source import Files, Readable
+from fcn_convert.formats.source import Files, Part, Readable
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
-from fcn_convert.formats.torch_records import RecordError, Tensor, locate
-from fcn_convert.formats.zip_directory import Member, check_stored, checksums, text_of
+from fcn_convert.formats.torch_records import RecordError, Tensor, locate, moved
+from fcn_convert.formats.zip_directory import (
+    Member,
+    check_stored,
+    checksums,
+    read_directory,
+    text_of,
+)
 from fcn_convert.tensors import Index, TensorInfo, shown
 
 PICKLE = "data.pkl"
@@ -28,16 +35,35 @@ def recognises_members(names: Collection[str]) -> bool:
 
 def read_members(files: Files, members: Mapping[str, Member]) -> Index:
     """Index a torch zip file; raises CheckpointError where it is malformed."""
-    check_stored(files.main, members.values())
-    archive = Archive(files.main, members)
-    search = Search(archive.locate, lambda name, array: locate_array(name, array, files))
+    return _read(files, files.main, members, 0)
+
+
+def read_inside(files: Files, member: Member, writer: str) -> Index:
+    """Index a torch zip file that is a member of another zip file.
+
+    writer: what writes the other one. Raises CheckpointError where either is malformed.
+    """
+    check_stored(files.main, [member], writer)
+    part = Part(files.main, member.offset, member.nbytes)
+    return _read(files, part, read_directory(part), member.offset)
+
+
+def _read(files: Files, file: Readable, members: Mapping[str, Member], start: int) -> Index:
+    """Index a torch zip file that begins at byte `start` of the first of the files."""
+    check_stored(file, members.values())
+    archive = Archive(file, members)
+    search = Search(
+        lambda name, tensor: moved(archive.locate(name, tensor), start),
+        lambda name, array: locate_array(name, array, files, start),
+    )
     try:
         search.run(archive.root())
     except RecordError as error:
-        raise CheckpointError(f"{files.main.path}: {error}") from error
+        raise CheckpointError(f"{file.path}: {error}") from error
     notes = (MODULE_NOTE,) if search.from_modules else ()
     found, left_out = tuple(search.found), tuple(search.left_out)
-    return Index("torch (zip)", found, left_out, notes, checksums=checksums(members.values()))
+    sums = (replace(part, offset=start + part.offset) for part in checksums(members.values()))
+    return Index("torch (zip)", found, left_out, notes, checksums=tuple(sums))
 
 
 def folders_of(names: Iterable[str]) -> list[str]:

@@ -6,14 +6,21 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from fcn_convert.errors import CheckpointError, quoted
-from fcn_convert.formats import keras_files, npz, torch_exported, torch_script, torch_zip
+from fcn_convert.formats import (
+    keras_files,
+    npz,
+    stable_baselines,
+    torch_exported,
+    torch_script,
+    torch_zip,
+)
 from fcn_convert.formats.source import Files
 from fcn_convert.formats.zip_directory import LOCAL_SIGNATURE, Member, read_directory
 from fcn_convert.tensors import Index, shown
 
 EMPTY_SIGNATURE = b"PK\x05\x06"
 CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".keras", ".pdparams", ".npz")
-"""How the names of checkpoints end that others pack into a zip file, as Stable-Baselines3 does."""
+"""How the names of checkpoints end that others pack into a zip file."""
 
 
 class ZipReader(Protocol):
@@ -28,7 +35,14 @@ class ZipReader(Protocol):
         ...
 
 
-ZIP_READERS: tuple[ZipReader, ...] = (torch_script, torch_zip, torch_exported, keras_files, npz)
+ZIP_READERS: tuple[ZipReader, ...] = (
+    torch_script,
+    torch_zip,
+    torch_exported,
+    stable_baselines,
+    keras_files,
+    npz,
+)
 
 
 def recognises(head: bytes) -> bool:

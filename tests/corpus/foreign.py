@@ -8,7 +8,7 @@ import zipfile
 
 
 def packed(*names: str) -> bytes:
-    """A zip file of files by these names, as Stable-Baselines3 packs its checkpoints."""
+    """A zip file of files by these names."""
     with zipfile.ZipFile(stream := io.BytesIO(), "w") as archive:
         for name in names:
             archive.writestr(name, b"x")
@@ -62,7 +62,7 @@ FOREIGN = {
     "json": (b'{"a": 1}', "is JSON without a `weight_map`"),
     "other-zip": (b"PK\x05\x06" + bytes(18), "is a zip file with no data.pkl.*it is empty"),
     "zip-of-checkpoints": (
-        packed("data", "policy.pth"),
+        packed("notes.txt", "policy.pth"),
         "unpack it, and convert the one with the weights: 'policy.pth'$",
     ),
     "zip-of-pictures": (packed("a.png"), "if a checkpoint is inside of it, unpack it first"),
