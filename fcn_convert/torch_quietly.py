@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import warnings
+from contextlib import suppress
 from ctypes import CDLL
 from importlib.util import find_spec
 from mmap import MAP_PRIVATE, PROT_READ, mmap
@@ -20,8 +21,9 @@ _found = None if "torch" in sys.modules else find_spec("torch")
 if _found and _found.origin:
     # `import torch` loads its library, a fifth of its time, while no other thread can work; nor
     # could one while CDLL itself loaded it, but for a function that is called others need not wait.
-    _dlopen = CDLL(None).dlopen
-    _dlopen(os.fsencode(Path(_found.origin).with_name("lib") / "libtorch_cpu.so"), os.RTLD_NOW)
+    with suppress(OSError, AttributeError):
+        _dlopen = CDLL(None).dlopen
+        _dlopen(os.fsencode(Path(_found.origin).with_name("lib") / "libtorch_cpu.so"), os.RTLD_NOW)
 
 _collects, _switches = gc.isenabled(), sys.getswitchinterval()
 gc.disable()  # an import makes many objects and no garbage: a tenth of its time
