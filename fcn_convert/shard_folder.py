@@ -132,8 +132,17 @@ class FolderDraft:
         try:
             self._check_ours(self.path)
         except BaseException:
-            _exchange(self.path, self.target)
+            self._put_back()
             raise
+
+    def _put_back(self) -> None:
+        try:
+            _exchange(self.path, self.target)
+        except OSError as error:
+            raise OutputError(
+                f"{self.target} is in place, but the older folder could not be put back "
+                f"({error.strerror}); what in it is not ours stays in {self.path}"
+            ) from error
 
     def remove(self) -> None:
         """Remove what lies under the draft's name: a draft, or the folder it has replaced."""

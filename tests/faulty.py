@@ -17,6 +17,7 @@ exit status, negative for a signal, and the most memory that the command had, in
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import json
@@ -52,7 +53,8 @@ WATCHED = (
     "mkdir",
     "rmdir",
 )
-FAILING = frozenset(WATCHED) - {"close", "unlink", "rmdir"}
+"""And `renameat2`, which lets two names change places and is no function of os."""
+FAILING = {*WATCHED, "renameat2"} - {"close", "unlink", "rmdir"}
 """What a full disk can refuse; a file can always be closed, and nearly always removed."""
 PRELOADED = (
     "fcn_convert.cli",
@@ -80,6 +82,7 @@ also where a dozen others want the same cores, and not for ever."""
 
 real = {name: getattr(os, name) for name in WATCHED}
 flock = fcntl.flock
+load_library = ctypes.CDLL
 
 
 class Faults:
@@ -122,6 +125,23 @@ class Faults:
         for name, call in real.items():
             setattr(os, name, self.watch(name, call))
         fcntl.flock = self.watch("flock", flock)
+        ctypes.CDLL = self.library
+
+    def library(self, *arguments: Any, **keywords: Any) -> Any:
+        """Load a library of C whose renameat2 is watched, and fails as C does."""
+        loaded = load_library(*arguments, **keywords)
+        renameat2 = loaded.renameat2
+
+        def exchange(here: int, one: bytes, there: int, other: bytes, how: int) -> int:
+            call = self.watch("renameat2", lambda *_: renameat2(here, one, there, other, how))
+            try:
+                return int(call(os.fsdecode(one), os.fsdecode(other)))
+            except OSError as error:
+                ctypes.set_errno(error.errno)
+                return -1
+
+        loaded.renameat2 = exchange
+        return loaded
 
 
 def subject(arguments: tuple[Any, ...]) -> str:
