@@ -10,6 +10,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from corpus.shards import sharded
 from safetensors.torch import load_file, save_file
 
 from fcn_convert import torch_import
@@ -29,6 +31,10 @@ HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(HERE.parent), "PYTHONIOENCODING": "utf-8"}
 COMMAND = (sys.executable, "-m", "fcn_convert")
 OUTPUT, REPORT = "net.fcn.safetensors", "net.fcn.report.json"
+OUTPUTS = {"file": OUTPUT, "folder": "net.fcn"}
+"""What a conversion writes, by what is converted: one file, or a folder of shards."""
+
+both_kinds = pytest.mark.parametrize("kind", OUTPUTS)
 
 
 @pytest.fixture
@@ -47,6 +53,32 @@ def make_net(path: Path, seed: int, outputs: int = 50) -> None:
     }
     save_file(tensors, path)
     path.with_suffix(".yaml").write_text("feature_map: [3, 2, 2]\n")
+
+
+def make_source(folder: Path, kind: str, seed: int, outputs: int = 50) -> str:
+    """Make a checkpoint of either kind with its spec beside it, and return its name."""
+    name = f"net{seed}"
+    made = folder / f"{name}.safetensors"
+    make_net(made, seed, outputs)
+    if kind == "file":
+        return made.name
+    tensors = load_file(made)
+    sharded(folder / name, {f"{n}.safetensors": {n: tensor} for n, tensor in tensors.items()})
+    made.unlink()
+    return name
+
+
+def contents(output: Path) -> dict[str, str]:
+    """Return the sha256 of each file of an output."""
+    files = output.iterdir() if output.is_dir() else [output]
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def reported(report: Path) -> dict[str, str]:
+    """Return the sha256 of each file that a report names."""
+    entry = json.loads(report.read_text())["output"]
+    files = entry.get("files") or [{**entry, "name": Path(entry["path"]).name}]
+    return {file["name"]: file["sha256"] for file in files}
 
 
 def start(
@@ -80,19 +112,20 @@ def one_sentence(stderr: str) -> bool:
 # Limits of the process.
 
 
-def test_a_file_size_limit(folder: Path) -> None:
-    make_net(folder / "net.safetensors", 1, outputs=2000)
-    before = sorted(folder.iterdir())
+@both_kinds
+def test_a_file_size_limit(folder: Path, kind: str) -> None:
+    name = make_source(folder, kind, 2, outputs=2000)
+    before = sorted(folder.rglob("*"))
     limit = (40_000, 40_000)
     status, _, stderr = run(
         folder,
-        *("net.safetensors", "--verify", "bytes"),
+        *(name, "--verify", "bytes"),
         before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
     )
     assert status == 2
     assert one_sentence(stderr)
     assert "File too large" in stderr
-    assert sorted(folder.iterdir()) == before
+    assert sorted(folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 6, 8, 10, 12])
@@ -174,67 +207,92 @@ def test_odd_names_of_files(folder: Path, name: bytes) -> None:
 # Two runs at once.
 
 
-def test_two_runs_to_one_output(folder: Path) -> None:
-    for seed in (2, 3):
-        make_net(folder / f"net{seed}.safetensors", seed)
+@both_kinds
+def test_two_runs_to_one_output(folder: Path, kind: str) -> None:
+    names = [make_source(folder, kind, seed) for seed in (2, 3)]
+    output = OUTPUTS[kind]
     for _ in range(3):
         runs = [
-            start(
-                folder, f"net{seed}.safetensors", "-o", OUTPUT, "--force", "--verify", "bytes", "-q"
-            )
-            for seed in (2, 3)
+            start(folder, name, "-o", output, "--force", "--verify", "bytes", "-q")
+            for name in names
         ]
         for process in runs:
             with process:
                 _, stderr = process.communicate(timeout=60)
             assert (process.returncode, stderr) == (0, "")
-        report = json.loads((folder / REPORT).read_text())
-        digest = hashlib.sha256((folder / OUTPUT).read_bytes()).hexdigest()
-        assert report["output"]["sha256"] == digest
+        assert reported(folder / REPORT) == contents(folder / output)
         assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
-def test_two_runs_of_which_neither_may_replace(folder: Path) -> None:
-    runs = [start(folder, "net.safetensors", "--verify", "bytes") for _ in range(2)]
+@both_kinds
+def test_two_runs_of_which_neither_may_replace(folder: Path, kind: str) -> None:
+    name = make_source(folder, kind, 2)
+    output = OUTPUTS[kind]
+    runs = [start(folder, name, "-o", output, "--verify", "bytes") for _ in range(2)]
     statuses = []
     for process in runs:
         with process:
             process.communicate(timeout=60)
         statuses.append(process.returncode)
     assert sorted(statuses) == [0, 2]
-    digest = hashlib.sha256((folder / OUTPUT).read_bytes()).hexdigest()
-    assert json.loads((folder / REPORT).read_text())["output"]["sha256"] == digest
+    assert reported(folder / REPORT) == contents(folder / output)
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 
 
 # SIGKILL at random moments of a large conversion.
 
 
+def make_large(folder: Path, kind: str) -> str:
+    """Make a checkpoint of 210 MB of either kind, and return its name."""
+    parts = {"fc": torch.randn(4096, 12_800), "conv": torch.ones(512, 3, 3, 3)}
+    (folder / "net.yaml").write_text("feature_map: [512, 5, 5]\n")
+    if kind == "folder":
+        shards = {f"{n}.safetensors": {f"{n}.weight": tensor} for n, tensor in parts.items()}
+        return sharded(folder / "net", shards).parent.name
+    save_file({f"{n}.weight": tensor for n, tensor in parts.items()}, folder / "net.safetensors")
+    return "net.safetensors"
+
+
+def make_older(folder: Path, kind: str) -> Path:
+    """Make an output of ours of other bytes."""
+    name = make_source(folder, kind, 1)
+    older = folder / f"older{Path(OUTPUTS[kind]).suffix}"
+    assert run(folder, name, "-o", older.name, "--verify", "shapes")[0] == 0
+    return older
+
+
+def put(older: Path, output: Path) -> None:
+    """Put a copy of an older output in the place of what is there."""
+    if output.is_dir():
+        shutil.rmtree(output)
+        shutil.copytree(older, output)
+    else:
+        output.unlink()
+        shutil.copy(older, output)
+
+
 @pytest.mark.heavy  # not for its libraries, but for its time
+@both_kinds
 @pytest.mark.parametrize(
     ("level", "kills"), [("shapes", 50), ("bytes", 15), ("activations", 10)], ids=str
 )
-def test_kills_at_random_moments(tmp_path: Path, level: str, kills: int) -> None:
-    source = tmp_path / "net.safetensors"
-    save_file(
-        {"fc.weight": torch.randn(4096, 12_800), "conv.weight": torch.ones(512, 3, 3, 3)}, source
-    )
-    source.with_suffix(".yaml").write_text("feature_map: [512, 5, 5]\n")
-    arguments = ("net.safetensors", "--force", "--verify", level, "-q")
-    before = hashlib.sha256(source.read_bytes()).digest()
+def test_kills_at_random_moments(tmp_path: Path, kind: str, level: str, kills: int) -> None:
+    source = make_large(tmp_path, kind)
+    arguments = (source, "--spec", "net.yaml", "-o", OUTPUTS[kind], "--force", "-q")
+    arguments = (*arguments, "--verify", level)
+    before = contents(tmp_path / source)
     began = time.monotonic()
     assert run(tmp_path, *arguments)[0] == 0
     whole = time.monotonic() - began
-    output = tmp_path / OUTPUT
-    expected = hashlib.sha256(output.read_bytes()).digest()
-    older = tmp_path / "older.safetensors"
-    save_file({"older": torch.ones(9)}, older)
+    output = tmp_path / OUTPUTS[kind]
+    expected = contents(output)
+    older = make_older(tmp_path, kind)
     moments = random.Random(0)
     killed = drafts = 0
     for _ in range(5 * kills):
         if killed >= kills and drafts:
             break
-        output.unlink()
-        output.hardlink_to(older)
+        put(older, output)
         with start(tmp_path, *arguments) as process:
             timer = threading.Timer(moments.uniform(0.2, 1.0) * whole, process.kill)
             timer.start()
@@ -244,13 +302,12 @@ def test_kills_at_random_moments(tmp_path: Path, level: str, kills: int) -> None
             whole *= 0.9  # it was quicker than at first
         killed += process.returncode == -signal.SIGKILL
         drafts += any(path.name.startswith(".fcn-convert-") for path in tmp_path.iterdir())
-        intact = output.samefile(older)
-        assert intact or hashlib.sha256(output.read_bytes()).digest() == expected
+        assert contents(output) in (contents(older), expected)
     assert killed >= kills
     assert drafts  # some came while the draft was written or looked at
-    assert load_file(older)["older"].sum() == 9
-    assert hashlib.sha256(source.read_bytes()).digest() == before
+    assert contents(tmp_path / source) == before
     assert run(tmp_path, *arguments)[0] == 0
+    assert contents(output) == expected
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
@@ -271,23 +328,27 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", place], check=True)
 
 
-def test_a_disk_that_is_full(folder: Path, small_disk: Path) -> None:
-    make_net(folder / "net.safetensors", 1, outputs=2000)
-    output = small_disk / "out.safetensors"
-    output.write_bytes(b"older")
-    arguments = ("net.safetensors", "-o", str(output), "--force", "--verify", "bytes")
-    status, _, stderr = run(folder, *arguments)
+@both_kinds
+def test_a_disk_that_is_full(folder: Path, small_disk: Path, kind: str) -> None:
+    output = small_disk / f"out{Path(OUTPUTS[kind]).suffix}"
+    older = make_source(folder, kind, 2)
+    assert run(folder, older, "-o", str(output), "--report", "r.json", "--verify", "bytes")[0] == 0
+    before = contents(output)
+    name = make_source(folder, kind, 3, outputs=2000)
+    status, _, stderr = run(folder, name, "-o", str(output), "--force", "--verify", "bytes")
     assert status == 2
     assert one_sentence(stderr)
     assert "No space left on device" in stderr
-    assert {path.name: path.read_bytes() for path in small_disk.iterdir()} == {
-        "out.safetensors": b"older"
-    }
+    assert contents(output) == before
+    assert list(small_disk.iterdir()) == [output]
 
 
-def test_a_disk_that_is_only_read(folder: Path, small_disk: Path) -> None:
+@both_kinds
+def test_a_disk_that_is_only_read(folder: Path, small_disk: Path, kind: str) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
-    status, _, stderr = run(folder, "net.safetensors", "-o", str(small_disk / "out.safetensors"))
+    name = make_source(folder, kind, 2)
+    output = small_disk / f"out{Path(OUTPUTS[kind]).suffix}"
+    status, _, stderr = run(folder, name, "-o", str(output))
     assert status == 2
     assert one_sentence(stderr)
     assert "Read-only file system" in stderr
