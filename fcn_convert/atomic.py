@@ -165,7 +165,10 @@ def check_target(target: Path, *, replace: bool, inputs: Iterable[Path] = ()) ->
     if found is None:
         return
     if not stat.S_ISREG(found.st_mode):
-        raise OutputError(f"{target}: exists and is not a regular file; nothing else is replaced")
+        hint = "; it is a folder: name a file in it" if stat.S_ISDIR(found.st_mode) else ""
+        raise OutputError(
+            f"{target}: exists and is not a regular file; nothing else is replaced{hint}"
+        )
     check_no_input(target, found, inputs)
     if not replace:
         raise exists_already(target)

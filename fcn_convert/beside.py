@@ -15,6 +15,18 @@ FILE_SUFFIX = ".safetensors"
 """What tells an output that is one file from a folder, by its name."""
 REPORT_SUFFIX = ".report.json"
 SPEC_SUFFIX = ".yaml"
+INDEX_SUFFIX = ".index.json"
+CHECKPOINT_SUFFIXES = (
+    *(".pt", ".pth", ".pt2", ".pkl", ".pickle", ".bin", ".ckpt", ".tar", FILE_SUFFIX),
+    *(".npz", ".npy", ".h5", ".hdf5", ".keras", ".pdparams", INDEX_SUFFIX),
+)
+"""What a folder's checkpoints are told by; what a file holds is told by its content."""
+_NO_OUTPUTS = (
+    *(suffix for suffix in CHECKPOINT_SUFFIXES if suffix != FILE_SUFFIX),
+    *(SPEC_SUFFIX, ".yml", ".json", ".html", ".md", ".xml"),
+)
+"""Suffixes of other containers, of specs and of reports: an output by such a name would tell
+programs and people that it is what it is not."""
 METADATA = ".metadata"
 """The first file of a torch distributed checkpoint, which is called as its folder."""
 
@@ -36,6 +48,22 @@ def file_beside(source: Path) -> Path:
 def folder_beside(source: Path) -> Path:
     """Return the place of an output that is a folder: `model.fcn` for the index of `model`."""
     return _beside(source, FOLDER_SUFFIX)
+
+
+def check_output_name(output: Path) -> None:
+    """Raise OutputError for a name that says that it is something else than a safetensors file."""
+    if output.name == "-":
+        raise OutputError(
+            "-o -: an output is read back and checked before it appears, which standard output "
+            "cannot be; name a file"
+        )
+    suffix = next((end for end in _NO_OUTPUTS if output.name.lower().endswith(end)), None)
+    if suffix:
+        name = output.name[: -len(suffix)].removesuffix(FILE_SUFFIX) + FILE_SUFFIX
+        raise OutputError(
+            f"{output}: what is written is safetensors, which {suffix} does not stand for; name "
+            f"it {output.with_name(name)}"
+        )
 
 
 def report_beside(output: Path) -> Path:

@@ -27,8 +27,9 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from fcn_convert.batch import perform, run
-from fcn_convert.batch.jobs import SUFFIXES, BatchError, Job, chosen, part, shard_of
+from fcn_convert.batch.jobs import BatchError, Job, chosen, part, shard_of
 from fcn_convert.batch.watch import StoppedError, Watch
+from fcn_convert.beside import CHECKPOINT_SUFFIXES
 from fcn_convert.cli import app
 from fcn_convert.conversion import convert
 from fcn_convert.errors import ExistsError, FcnConvertError, SpecError
@@ -116,7 +117,9 @@ def test_a_glob_is_expanded_and_keeps_what_follows_its_fixed_part(
 def test_make_and_batch_find_the_same_suffixes_and_each_is_found(tmp_path: Path) -> None:
     listed = re.search(r"^SUFFIXES_READ := (.*)$", MAKEFILE.read_text("utf-8"), re.MULTILINE)
     assert listed
-    assert {f".{suffix}" for suffix in listed[1].split()} == {*SUFFIXES} - {".index.json"}
+    assert {f".{suffix}" for suffix in listed[1].split()} == {*CHECKPOINT_SUFFIXES} - {
+        ".index.json"
+    }
     for suffix in listed[1].split():
         (tmp_path / f"net-{suffix}.{suffix.upper()}").touch()
     assert len(outputs(tmp_path)) == len(listed[1].split())

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fcn_convert import CheckFailedError, Report, conversion, convert, plan, verify_conversion
 from fcn_convert.errors import CheckpointError, FcnConvertError, OutputError, SpecError
 from fcn_convert.proof import LEVELS, Level
+from fcn_convert.report.files import VIEWS
 from fcn_convert.spec import make_spec
 
 SPEC = {"feature_map": [3, 2, 4], "flatten": "HWC"}
@@ -538,10 +539,44 @@ def test_report_paths_are_checked_first(
     assert not output.exists()
 
 
-def test_a_report_that_is_the_output(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"same\.json: is the output"):
-        convert(source, SPEC, tmp_path / "same.json", reports=[tmp_path / "same.json"])
+@pytest.mark.parametrize(
+    ("name", "better"),
+    [
+        *(
+            (f"o.{suffix}", "o.safetensors")
+            for suffix in ["pth", "PT", "bin", "ckpt", "h5", "keras", "npz", "pkl"]
+        ),
+        *(
+            (f"o.{suffix}", "o.safetensors")
+            for suffix in ["json", "html", "md", "xml", "yaml", "yml"]
+        ),
+        ("o.tar.pt", "o.tar.safetensors"),
+        ("o.safetensors.index.json", "o.safetensors"),
+    ],
+    ids=lambda name: name.partition(".")[2],
+)
+@pytest.mark.parametrize("dry_run", [True, False], ids=["dry-run", "convert"])
+def test_an_output_is_not_called_what_it_is_not(
+    source: Path, tmp_path: Path, name: str, better: str, *, dry_run: bool
+) -> None:
+    with pytest.raises(OutputError) as error:
+        convert(source, SPEC, tmp_path / name, reports=[], force=True, dry_run=dry_run)
+    assert str(error.value).endswith(f"does not stand for; name it {tmp_path / better}")
     assert listed(tmp_path) == {source.name}
+
+
+@pytest.mark.parametrize(
+    "name", ["o", "o.fcn", "o.st", "o.v1.2", "o.pth.fcn", "pth", "safetensors"]
+)
+def test_a_name_of_any_other_suffix_is_taken(source: Path, tmp_path: Path, name: str) -> None:
+    convert(source, SPEC, tmp_path / name, reports=[], level="shapes")
+    assert listed(tmp_path) == {source.name, name}
+
+
+def test_every_suffix_of_a_report_is_one_that_no_output_has(source: Path, tmp_path: Path) -> None:
+    for suffix in VIEWS:
+        with pytest.raises(OutputError, match="does not stand for"):
+            convert(source, SPEC, tmp_path / f"o{suffix}", dry_run=True)
 
 
 @pytest.mark.parametrize(
@@ -551,7 +586,7 @@ def test_a_report_that_is_the_output(source: Path, tmp_path: Path) -> None:
         pytest.param("/dev/null", "o.safetensors", r"is not a regular file", id="no-file"),
         pytest.param("model.safetensors", "no/o.safetensors", r"folder does not", id="no-folder"),
         pytest.param(
-            "model.safetensors", ".", r"not a regular file|not the path", id="to-a-folder"
+            "model.safetensors", ".", r"it is a folder: name a file in it", id="to-a-folder"
         ),
         pytest.param("model.safetensors", "x" * 300, r"name too long", id="long-name"),
     ],

@@ -443,7 +443,7 @@ def test_what_is_no_folder_is_not_replaced(index: Path, tmp_path: Path, kind: st
 
 def test_a_report_does_not_lie_in_the_folder(index: Path, tmp_path: Path) -> None:
     convert(index, SPEC, tmp_path / "out")
-    with pytest.raises(OutputError, match=r"r\.json: is the output, or in it"):
+    with pytest.raises(OutputError, match=r"r\.json: is in the output, a folder"):
         convert(index, SPEC, tmp_path / "out", reports=[tmp_path / "out" / "r.json"], force=True)
 
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fcn_convert.beside import (
+    CHECKPOINT_SUFFIXES,
     FOLDER_SUFFIX,
+    INDEX_SUFFIX,
     OUTPUT_SUFFIX,
     file_beside,
     folder_beside,
@@ -20,12 +22,6 @@ from fcn_convert.errors import FcnConvertError, OutputError, quoted
 from fcn_convert.proof import Level
 from fcn_convert.report.batch import MAX_SHARDS, Shard
 
-INDEX_SUFFIX = ".index.json"
-SUFFIXES = (
-    *(".pt", ".pth", ".pt2", ".pkl", ".pickle", ".bin", ".ckpt", ".tar", ".safetensors"),
-    *(".npz", ".npy", ".h5", ".hdf5", ".keras", ".pdparams", INDEX_SUFFIX),
-)
-"""What a folder's checkpoints are told by; what a file holds is told by its content."""
 SHARD = re.compile(r"-\d+-of-\d+\.\w+$")
 """What the index of a sharded checkpoint stands for."""
 OUTPUTS = (OUTPUT_SUFFIX, FOLDER_SUFFIX)
@@ -122,7 +118,7 @@ def find_sources(sources: Iterable[str]) -> Iterator[tuple[Path, Path]]:
     for source in (s for s in sources if not Path(s).name.endswith(OUTPUTS)):
         found = list(_expanded(source))
         if not found:
-            known = ", ".join(SUFFIXES)
+            known = ", ".join(CHECKPOINT_SUFFIXES)
             raise BatchError(f"{source}: no checkpoint found; a folder's are told by {known}")
         yield from found
 
@@ -149,7 +145,7 @@ def _in_folder(folder: Path) -> Iterator[Path]:
         sharded = any(name.endswith(INDEX_SUFFIX) for name in files)
         for name in sorted(files):
             part = name.endswith(OUTPUT_SUFFIX) or (sharded and SHARD.search(name))
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".") and not part:
+            if name.lower().endswith(CHECKPOINT_SUFFIXES) and not name.startswith(".") and not part:
                 yield Path(parent) / name
 
 

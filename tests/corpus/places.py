@@ -48,6 +48,7 @@ NOT_READ = (
     "is not a regular file|No such device or address|is a folder without|No such file|Too many lev"
 )
 NOT_REPLACED = "exists and is not a regular file; nothing else is replaced"
+NO_NAME = r"what is written is safetensors, which \.(json|pth) does not stand for; name it "
 ROLES: dict[str, tuple[str, list[str], str]] = {
     "input": ("s.safetensors", ["s.safetensors", "--spec", SPEC], NOT_READ),
     "spec": ("s.yaml", [IN, "--spec", "s.yaml"], NOT_READ),
@@ -139,12 +140,14 @@ CASES: dict[str, tuple[Change, list[str], str]] = {
         [IN, "--spec", "s.json", "--report", "s.json"],
         READ_ONLY,
     ),
-    "report-is-the-output": (lambda _: None, [IN, "-o", REPORT, "--report", REPORT], "is the outp"),
+    "report-is-the-output": (lambda _: None, [IN, "-o", REPORT, "--report", REPORT], NO_NAME),
     "report-is-the-output-but-for-case": (
         lambda _: None,
         [IN, "-o", REPORT.upper(), "--report", REPORT],
-        "is the output",
+        NO_NAME,
     ),
+    "output-is-called-a-pickle": (lambda _: None, [IN, "-o", "o.pth"], NO_NAME),
+    "output-to-stdout": (lambda _: None, [IN, "-o", "-"], "which standard output cannot be"),
     "report-of-no-suffix": (lambda _: None, [IN, "--report", "r"], "no report has the suffix ''"),
     "output-exists": (at(OUT, Path.touch), [IN], "exists already; --force replaces it"),
     "output-folder-missing": (lambda _: None, [IN, "-o", "no/o"], "its folder does not exist"),
