@@ -12,6 +12,7 @@ from typing import Any
 from fcn_convert.atomic import FileDraft, drafted
 from fcn_convert.beside import (
     FILE_SUFFIX,
+    check_output_name,
     file_beside,
     folder_beside,
     report_beside,
@@ -23,6 +24,7 @@ from fcn_convert.formats import Checkpoint, open_checkpoint
 from fcn_convert.formats.source import Advance
 from fcn_convert.infer.findings import Finding, not_computed, read_maps
 from fcn_convert.infer.storage import layout_doubts
+from fcn_convert.infer.unlisted import unlisted_doubts
 from fcn_convert.layers import Resolved, resolve
 from fcn_convert.plan import Plan, in_shards, make_plan
 from fcn_convert.proof import Level
@@ -70,12 +72,11 @@ def convert(
             digests.start(original)
         parsed, inputs = _read_spec(spec, source)
         inputs += [file.path for file in original.stored]
-        place = _place(output, source, original, replace=force)
+        place = _place(output, source, original, inputs, replace=force)
         paths = _report_paths(reports, place.target, inputs, replace=force)
         state_dict, resolved = _resolved(parsed, original)
         known = parsed, resolved, original
         plan = _planned(place, resolved, state_dict, original)
-        place.check(inputs)
         if dry_run:
             place.check_free()
             entry = FileEntry(str(place.target), plan.format, 0, None)
@@ -165,6 +166,7 @@ def _resolved(spec: Spec, original: Checkpoint) -> tuple[StateDict, Resolved]:
         if not doubts:
             raise
         raise SpecError(*error.problems, *doubts) from None
+    doubts += tuple(unlisted_doubts(resolved, state_dict))
     return state_dict, replace(resolved, warnings=(*resolved.warnings, *doubts))
 
 
@@ -176,15 +178,24 @@ def _passed(report: Report) -> Report:
 
 
 def _place(
-    output: str | Path | None, source: Path, original: Checkpoint, *, replace: bool
+    output: str | Path | None,
+    source: Path,
+    original: Checkpoint,
+    inputs: Iterable[Path],
+    *,
+    replace: bool,
 ) -> FileDraft | FolderDraft:
-    """Return what the output is to be: one file, or of a sharded checkpoint a folder of shards."""
-    if not original.index.shards:
-        return FileDraft(Path(output or file_beside(source)), replace=replace)
-    target = Path(output or folder_beside(source))
-    if target.suffix == FILE_SUFFIX:
-        return FileDraft(target, replace=replace)
-    return FolderDraft(target, replace=replace)
+    """Return what the output is to be: one file, or of a sharded checkpoint a folder of shards.
+
+    Raises OutputError where that may not lie at its path, or by that name.
+    """
+    sharded = bool(original.index.shards)
+    target = Path(output or (folder_beside(source) if sharded else file_beside(source)))
+    kind = FolderDraft if sharded and target.suffix != FILE_SUFFIX else FileDraft
+    place = kind(target, replace=replace)
+    place.check(inputs)
+    check_output_name(target)
+    return place
 
 
 def _planned(
@@ -245,9 +256,8 @@ def _report_paths(
     check_paths(paths, [*inputs, target], replace=replace)
     for path in paths:
         # Regardless of case: some file systems do not tell `A` from `a`.
-        places = {os.path.realpath(place).casefold() for place in (path, path.parent)}
-        if os.path.realpath(target).casefold() in places:
-            raise OutputError(f"{path}: is the output, or in it; a report needs a path of its own")
+        if os.path.realpath(target).casefold() == os.path.realpath(path.parent).casefold():
+            raise OutputError(f"{path}: is in the output, a folder that holds nothing but shards")
     return paths
 
 
