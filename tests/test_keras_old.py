@@ -19,7 +19,8 @@ from torch.nn import functional as F
 
 from fcn_convert.conversion import convert
 from fcn_convert.errors import CheckpointError
-from fcn_convert.formats import hdf5, open_checkpoint
+from fcn_convert.formats import open_checkpoint
+from fcn_convert.hdf5_child import chunks as in_chunks
 
 pytestmark = pytest.mark.heavy  # h5py, of the extra dev-heavy
 
@@ -198,9 +199,9 @@ class Chunked:
 def test_each_chunk_is_unpacked_once(
     shape: tuple[int, ...], chunks: tuple[int, ...], enough: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hdf5, "_ENOUGH", enough)
+    monkeypatch.setattr(in_chunks, "_ENOUGH", enough)
     dataset = Chunked(some(*shape), chunks)
-    assert b"".join(hdf5._rows(dataset)) == dataset.values.tobytes()
+    assert b"".join(in_chunks.rows(dataset)) == dataset.values.tobytes()
     assert set(dataset.unpacked.values()) == {1}
 
 
@@ -212,7 +213,7 @@ def test_chunks_that_have_to_be_unpacked_all_at_once_are_refused(
     with h5py.File(path, "a") as file:
         del file["fc1/fc1/kernel:0"]
         file.create_dataset("fc1/fc1/kernel:0", (4, 1 << 24), "f4", chunks=chunks)
-    with pytest.raises(CheckpointError, match="over 64 MB of it have to be unpacked at a time"):
+    with pytest.raises(CheckpointError, match="over 32 MB of it have to be unpacked at a time"):
         open_checkpoint(path)
 
 

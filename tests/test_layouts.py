@@ -427,12 +427,14 @@ def test_an_attribute_of_hdf5_that_claims_gigabytes(tmp_path: Path) -> None:
     h5py = import_module("h5py")
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file["w"] = np.ones((3, 4), "f4")
-        file.attrs["names"] = np.arange(0x0123, dtype="u1")
+        file.attrs["layer_names"] = np.arange(0x0123, dtype="u1")
     raw = (tmp_path / "m.h5").read_bytes()
     count = (0x0123).to_bytes(8, "little")
     assert count in raw
     (tmp_path / "m.h5").write_bytes(raw.replace(count, (1 << 34).to_bytes(8, "little")))
-    with pytest.raises(CheckpointError, match=r"attribute 'names' is over 16 MB|malformed HDF5"):
+    with pytest.raises(
+        CheckpointError, match=r"attribute 'layer_names' is over 16 MB|malformed HDF5"
+    ):
         open_checkpoint(tmp_path / "m.h5")
 
 
@@ -441,8 +443,10 @@ def test_an_attribute_of_hdf5_whose_texts_could_all_be_one(tmp_path: Path) -> No
     h5py = import_module("h5py")
     with h5py.File(tmp_path / "m.h5", "w") as file:
         file["w"] = np.ones((3, 4), "f4")
-        file.attrs["names"] = ["x" * 30_000] * 3500
-    with pytest.raises(CheckpointError, match=r"'names' has over 64 texts of no fixed length"):
+        file.attrs["layer_names"] = ["x" * 30_000] * 3500
+    with pytest.raises(
+        CheckpointError, match=r"'layer_names' has over 64 texts of no fixed length"
+    ):
         open_checkpoint(tmp_path / "m.h5")
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 RANKS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "errors torch_import torch_quietly torch_settings workers",
+        "errors hdf5_child torch_import torch_quietly torch_settings workers",
         "tensors turns atomic beside proof layout_proof",
         "formats",
         "spec spec_yaml spec_schema spec_text",
@@ -144,6 +145,17 @@ def test_imports_point_downwards(path: Path) -> None:
         assert inside(path) <= ONLY[name]
 
 
+def test_hdf5_is_parsed_in_a_process_of_its_own() -> None:
+    """Only there is h5py imported; it needs nothing of the package, and nothing imports it."""
+    for path in MODULES:
+        if name_of(path) == "hdf5_child":
+            assert inside(path) <= {"hdf5_child"}
+            assert outside(path) <= sys.stdlib_module_names | {"h5py"}
+        else:
+            assert "h5py" not in outside(path)
+            assert "hdf5_child" not in inside(path)
+
+
 @pytest.mark.parametrize("name", QUICK_ONLY_STDLIB)
 def test_the_lowest_layer_needs_the_standard_library_only(name: str) -> None:
     assert outside(PACKAGE / f"{name}.py") <= sys.stdlib_module_names
@@ -203,7 +215,7 @@ try:
     main()
 except SystemExit as ending:
     code = ending.code
-loaded = sorted({"torch", "numpy", "pydantic", "safetensors"} & set(sys.modules))
+loaded = sorted({"torch", "numpy", "pydantic", "safetensors", "h5py"} & set(sys.modules))
 print("loaded:", *loaded, "status:", code)
 """
 
@@ -280,3 +292,13 @@ def test_a_channels_first_conversion_needs_neither_torch_nor_numpy(
         arguments = ("convert", "model.ckpt", "--verify", level, "--force")
         assert loaded_by(*arguments, folder=tmp_path) == "loaded: pydantic status: 0"
     assert (tmp_path / "model.fcn.safetensors").exists()
+
+
+@pytest.mark.heavy
+def test_reading_hdf5_loads_neither_its_library_nor_numpy(tmp_path: Path) -> None:
+    h5py = import_module("h5py")
+    with h5py.File(tmp_path / "model.h5", "w") as file:
+        file["fc.weight"] = torch.randn(5, 24).numpy()
+    (tmp_path / "model.yaml").write_text("feature_map: [3, 2, 4]\n")
+    arguments = ("convert", "model.h5", "--verify", "bytes")
+    assert loaded_by(*arguments, folder=tmp_path) == "loaded: pydantic status: 0"

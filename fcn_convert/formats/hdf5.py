@@ -1,26 +1,29 @@
 """The arrays of an HDF5 file, by place: contiguous ones in the file itself, others unpacked.
 
-h5py reads the structure, through our own descriptor. Only hard links inside of the file are
-followed: soft and external links, virtual datasets and external storage lead elsewhere.
+h5py reads the structure, in a process of its own (`hdf5_child/`), whose answer is checked here:
+HDF5's library is C, and a file can be made to crash it, to keep it busy, or to turn it. Only hard
+links inside of the file are followed: soft and external links, virtual datasets and external
+storage lead elsewhere.
 """
 
 from __future__ import annotations
 
-import io
+import json
+import os
+import signal
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
-from math import prod
-from types import ModuleType
-from typing import Any
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
-from fcn_convert.errors import CheckpointError
+from fcn_convert.errors import CheckpointError, printable
 from fcn_convert.formats.numpy_records import dtype_named
-from fcn_convert.formats.source import Files, Part
-from fcn_convert.formats.torch_records import RecordError
+from fcn_convert.formats.source import Files, Part, Scratch, SourceFile
+from fcn_convert.formats.torch_records import RecordError, check_naturals, sizes_of
 from fcn_convert.tensors import (
     DTYPES,
-    MAX_AXES,
     MAX_TENSORS,
     LeftOut,
     TensorInfo,
@@ -28,53 +31,35 @@ from fcn_convert.tensors import (
     size_in_bits,
 )
 
+if TYPE_CHECKING:
+    from subprocess import Popen
+
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
-MAX_DEPTH = 64
-MAX_ATTRIBUTE = 16 << 20
-MAX_TEXTS, MIN_TEXTS = 64 << 20, 64
-"""Bytes of an attribute's texts, were each as long as the file; so few texts are always read."""
-MAX_UNPACKED = 64 << 20
-"""Bytes unpacked at a time: whole chunks, of whole rows of the array."""
-MAX_CHUNKS = 1 << 16
-"""Chunks of all arrays together: HDF5 keeps a kilobyte for each, be it a single value."""
-_ENOUGH = 4 << 20
-"""Bytes worth a call."""
-_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 32000: "lzf"}
-"""Filters built into h5py; any other would be a library loaded from a path."""
-
-
-class _Reader(io.RawIOBase):
-    """A part of a file as a file object, for h5py."""
-
-    def __init__(self, part: Part) -> None:
-        self._part = part
-        self._at = 0
-
-    def seekable(self) -> bool:
-        return True
-
-    def readable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._part.size}[whence]
-        self._at = start + offset
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        count = max(0, min(len(view), self._part.size - self._at))
-        view[:count] = self._part.pread(self._at, count)
-        self._at += count
-        return count
+MAX_LINES, MAX_ANSWER = 4 * MAX_TENSORS, 16 << 20
+"""Lines of an answer, and their bytes: an array has a line, and two or three groups above it."""
+MAX_REASON = 400
+_PART = 1 << 20
+_CHILD = """
+import json, sys
+descriptor, start, size, sys.path[:] = map(json.loads, sys.argv[1:])
+from fcn_convert.hdf5_child import main
+main(descriptor, start, size)
+"""
+_ENVIRONMENT = {
+    # Threads would have nothing to do there, but memory of their own.
+    **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "HDF5_PLUGIN_PRELOAD": "::",  # HDF5's way to say that no library is to be loaded
+}
+_NONSENSE = "HDF5's library gave an answer that makes no sense: it is damaged, or was made to do so"
+_ADVICE = "it is damaged, or was made to do so; if what wrote it still reads it, save it again"
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """The arrays of a file by their paths, what is none that can be written, and its attributes."""
+    """The arrays of a file by their paths, what is none that can be written, and its attributes.
+
+    attributes: of every group: texts, and lists of texts; None for what is neither.
+    """
 
     tensors: dict[str, TensorInfo]
     left_out: tuple[LeftOut, ...]
@@ -82,167 +67,165 @@ class Arrays:
 
 
 def read_arrays(files: Files, part: Part) -> Arrays:
-    """Index an HDF5 file; raises CheckpointError where it is malformed, or leads elsewhere."""
-    h5py = _library(part)
+    """Index an HDF5 file that is all or a part of the first file.
+
+    Raises CheckpointError where it is malformed, leads elsewhere, or HDF5's library fails on it.
+    """
     try:
-        with h5py.File(_Reader(part), "r") as root:
-            if root.userblock_size:
-                raise RecordError("it has a block before its beginning, which Keras never writes")
-            walk = _Walk(h5py, files, part)
-            walk.group("", root, 0)
+        with _child(files.main, part) as child:
+            assert child.stdout
+            answer = _Answer(child.stdout, files, part)
+            try:
+                answer.take()
+            except EOFError:
+                raise RecordError(_end_of(child)) from None
     except RecordError as error:
         raise CheckpointError(f"{part.path}: {error}") from error
-    except CheckpointError:
-        raise
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, OverflowError) as error:
-        reason = str(error).partition("\n")[0]
-        raise CheckpointError(f"{part.path}: malformed HDF5 file: {reason}") from error
-    return Arrays(walk.tensors, tuple(walk.left_out), walk.attributes)
+    return Arrays(answer.tensors, tuple(answer.left_out), answer.attributes)
 
 
-def _library(part: Part) -> ModuleType:
+@contextmanager
+def _child(file: SourceFile, part: Part) -> Iterator[Popen[bytes]]:
+    """Run the process that reads a file, for as long as it is listened to.
+
+    It ends when its stdin is closed, also where this process is killed. Ctrl-C is not for it.
+    """
+    import subprocess  # noqa: PLC0415 - takes time, and is needed here only
+
+    # The package is found as it was found here.
+    path = [*sys.path, str(Path(__file__).parents[2])]
+    given = map(json.dumps, (file.descriptor, part.start, part.size, path))
     try:
-        import h5py  # noqa: PLC0415 - heavy, and of an extra
-    except ImportError as error:
-        raise CheckpointError(
-            f"{part.path}: is an HDF5 file, which h5py reads: pip install 'fcn-convert[keras]'"
+        process = subprocess.Popen(  # noqa: S603 - our own code
+            [sys.executable, "-I", "-S", "-c", _CHILD, *given],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            pass_fds=[file.descriptor],
+            env={**os.environ, **_ENVIRONMENT},
+            process_group=0,
+        )
+    except OSError as error:
+        raise RecordError(
+            f"a process of its own, which reads HDF5 files, cannot be started: {error.strerror}"
         ) from error
-    found: ModuleType = h5py
-    return found
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
-class _Walk:
-    """Goes through the groups of a file."""
+def _end_of(child: Popen[bytes]) -> str:
+    """Say why there is no whole answer."""
+    number = -child.wait()
+    if number in {signal.SIGXCPU, signal.SIGALRM}:
+        return f"HDF5's library was at work on it for too long: {_ADVICE}"
+    if number == signal.SIGKILL:
+        return "the process that reads it was killed, as the system does where memory is short"
+    how = (signal.strsignal(number) if number > 0 else None) or f"status {-number}"
+    return f"HDF5's library crashed on it ({how}): {_ADVICE}"
 
-    def __init__(self, h5py: ModuleType, files: Files, part: Part) -> None:
-        self.h5py = h5py
-        self.files = files
-        self.part = part
+
+class _Answer:
+    """What the process says, checked: a file that got hold of it may say anything.
+
+    Each line is a list, as JSON: `group` and its path · `attribute`, the path of its group, its
+    name and value · `left out`, an array's path and dtype · `array`, its path, NumPy's code of its
+    dtype, its shape, and its offset in the part · `unpacked`, the same without an offset, and then
+    `values`, a number of bytes and these, as often as needed · `refused`, the reason, what it is
+    about, and the name of that · `end`.
+    """
+
+    def __init__(self, stream: IO[bytes], files: Files, part: Part) -> None:
         self.tensors: dict[str, TensorInfo] = {}
         self.left_out: list[LeftOut] = []
         self.attributes: dict[str, dict[str, Any]] = {}
-        self.entries = self.chunks = 0
+        self._stream = stream
+        self._files = files
+        self._part = part
+        self._lines, self._bytes = MAX_LINES, MAX_ANSWER
 
-    def group(self, path: str, group: Any, depth: int) -> None:
-        """Index all that a group holds."""
-        if depth > MAX_DEPTH:
-            raise RecordError(f"has groups nested deeper than {MAX_DEPTH}, or in a circle")
-        self.attributes[path] = dict(_attributes(group, self.part.size))
-        for name in group:
-            self.entries += 1
-            if self.entries > 8 * MAX_TENSORS:
-                raise RecordError("has more entries than any model")
-            inner = f"{path}/{name}" if path else name
-            if not isinstance(group.get(name, getlink=True), self.h5py.HardLink):
-                raise RecordError(f"{shown(inner)} is a link to elsewhere, which is not followed")
-            entry = group[name]
-            if isinstance(entry, self.h5py.Group):
-                self.group(inner, entry, depth + 1)
-            elif isinstance(entry, self.h5py.Dataset):
-                self.dataset(inner, entry)
+    def take(self) -> None:
+        """Take in an answer; raises RecordError, and EOFError where it breaks off."""
+        while (answer := self._line()) != ["end"]:
+            match answer:
+                case ["group", str(path)]:
+                    self.attributes[path] = {}
+                case ["attribute", str(path), str(name), value]:
+                    self.attributes[path][name] = value
+                case ["left out", str(path), str(code)]:
+                    self.left_out.append(LeftOut(path, f"of HDF5's type {code}"))
+                case ["array", str(path), str(code), shape, offset]:
+                    self._add(path, code, shape, offset)
+                case ["unpacked", str(path), str(code), shape]:
+                    self._add(path, code, shape, None)
+                case _:
+                    raise RecordError(_NONSENSE)
 
-    def dataset(self, path: str, dataset: Any) -> None:
-        """Index one array."""
+    def _line(self) -> Any:
+        line = self._stream.readline(self._bytes)
+        self._bytes -= len(line)
+        self._lines -= 1
+        if not self._bytes or not self._lines:
+            raise RecordError("has more entries, or longer names, than any model")
+        if not line.endswith(b"\n"):
+            raise EOFError
         try:
-            dtype = dtype_named(dataset.dtype.str)
-            if dataset.dtype.itemsize == 2 and dataset.attrs.get("dtype") == "bfloat16":
-                dtype = DTYPES["BF16"]
-            shape = dataset.shape
-            if dtype is None or shape is None or len(shape) > MAX_AXES:
-                self.left_out.append(LeftOut(path, f"of HDF5's type {dataset.dtype.str[:16]}"))
-                return
-            if size_in_bits(shape, dtype.bits) is None:
-                raise RecordError(f"its size, {list(shape)}, overflows")
-            nbytes = prod(shape) * dtype.itemsize
-            number, offset = self._place(dataset, nbytes)
+            answer = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise RecordError(_NONSENSE) from error
+        match answer:
+            case ["refused", str(reason), str(about), str(name)]:
+                reason = printable(reason[:MAX_REASON])
+                raise RecordError(f"{about} {shown(name)} {reason}" if about else reason)
+        return answer
+
+    def _add(self, path: str, code: str, shape: Any, offset: Any) -> None:
+        if path in self.tensors:
+            raise RecordError(f"has two arrays called {shown(path)}")
+        try:
+            tensor = _described(path, code, shape)
+            if offset is not None:
+                tensor = self._in_place(tensor, offset)
         except RecordError as error:
             raise RecordError(f"array {shown(path)} cannot be read: {error}") from error
-        self.tensors[path] = TensorInfo(path, dtype, tuple(shape), offset, file=number)
+        self.tensors[path] = self._unpacked(tensor) if offset is None else tensor
 
-    def _place(self, dataset: Any, nbytes: int) -> tuple[int, int]:
-        """Return the number of the file that holds the values in row-major order, and where."""
-        properties = dataset.id.get_create_plist()
-        layout = properties.get_layout()
-        if dataset.is_virtual or properties.get_external_count():
-            raise RecordError("its values lie in other files")
-        if not nbytes:
-            return 0, self.part.start
-        if layout == self.h5py.h5d.CONTIGUOUS:
-            offset = dataset.id.get_offset()
-            if offset is None:
-                raise RecordError("its values were never written")
-            if offset + nbytes > self.part.size:
-                raise RecordError(
-                    f"it ends at byte {offset + nbytes}, the file at {self.part.size}"
-                )
-            return 0, self.part.start + offset
-        if layout == self.h5py.h5d.CHUNKED:
-            self._check_filters(properties)
-            self._check_chunks(dataset)
-        return self._unpacked(dataset, nbytes)
+    def _in_place(self, tensor: TensorInfo, offset: Any) -> TensorInfo:
+        check_naturals("its offset", offset)
+        end = offset + tensor.nbytes
+        if end > self._part.size:
+            raise RecordError(f"it ends at byte {end}, the file at {self._part.size}")
+        return replace(tensor, offset=self._part.start + offset)
 
-    def _check_filters(self, properties: Any) -> None:
-        filters = [properties.get_filter(at)[0] for at in range(properties.get_nfilters())]
-        unknown = [number for number in filters if number not in _FILTERS]
-        if unknown:
-            raise RecordError(f"it is compressed by HDF5's filter {unknown[0]}, not known here")
+    def _unpacked(self, tensor: TensorInfo) -> TensorInfo:
+        """Put the values that follow into the scratch file."""
+        number, scratch = self._files.scratch()
+        start = at = scratch.reserve(tensor.nbytes)
+        while at < start + tensor.nbytes:
+            match self._line():
+                case ["values", int(count)] if 0 < count <= start + tensor.nbytes - at:
+                    self._copy(scratch, at, count)
+                    at += count
+                case _:
+                    raise RecordError(_NONSENSE)
+        return replace(tensor, file=number, offset=start)
 
-    def _check_chunks(self, dataset: Any) -> None:
-        sizes = zip(dataset.shape, dataset.chunks, strict=True)
-        self.chunks += prod(-(-size // chunk) for size, chunk in sizes)
-        if self.chunks > MAX_CHUNKS:
-            raise RecordError(f"with it the file has more than {MAX_CHUNKS} chunks")
-
-    def _unpacked(self, dataset: Any, nbytes: int) -> tuple[int, int]:
-        number, scratch = self.files.scratch()
-        start = scratch.size
-        scratch.check_room(nbytes)
-        for values in _rows(dataset):
-            scratch.append(values)
-        return number, start
+    def _copy(self, scratch: Scratch, offset: int, nbytes: int) -> None:
+        for at in range(0, nbytes, _PART):
+            expected = min(_PART, nbytes - at)
+            part = self._stream.read(expected)
+            if len(part) < expected:
+                raise EOFError
+            scratch.write(offset + at, part)
 
 
-def _rows(dataset: Any) -> Iterator[bytes]:
-    """Yield the values in row-major order, a bounded part at a time, each chunk unpacked once."""
-    shape, itemsize = dataset.shape or (1,), dataset.dtype.itemsize
-    chunks = dataset.chunks or (1,) * len(shape)
-    outer = 0
-    while chunks[outer] == 1 and prod(shape[outer + 1 :]) * itemsize > _ENOUGH:
-        outer += 1
-    row = prod(shape[outer + 1 :]) * itemsize
-    step = chunks[outer] * max(_ENOUGH // (row * chunks[outer]), 1)
-    if max(min(step, shape[outer]) * row, prod(chunks) * itemsize) > MAX_UNPACKED:
-        raise RecordError(f"over {MAX_UNPACKED >> 20} MB of it have to be unpacked at a time")
-    if not dataset.shape:
-        yield dataset[()].tobytes()
-        return
-    for index in product(*map(range, shape[:outer])):
-        for at in range(0, shape[outer], step):
-            yield dataset[(*index, slice(at, at + step))].tobytes()
-
-
-def _attributes(group: Any, nbytes: int) -> Iterator[tuple[str, Any]]:
-    """Yield a group's attributes: texts and lists of texts, numbers; others as None.
-
-    nbytes: size of the file. Keras cuts a list of names that is too long for an attribute into
-    `names0`, `names1`, …
-    """
-    for name in group.attrs:
-        stored = group.attrs.get_id(name)
-        # What is read is allocated first, as large as the file says that it is.
-        if prod(stored.shape or ()) * stored.dtype.itemsize > MAX_ATTRIBUTE:
-            raise RecordError(f"attribute {shown(name)} is over {MAX_ATTRIBUTE >> 20} MB")
-        # Texts of no fixed length can all be the same part of the file, copied for each.
-        most = max(MAX_TEXTS // nbytes, MIN_TEXTS)
-        if stored.dtype.hasobject and prod(stored.shape or ()) > most:
-            raise RecordError(f"attribute {shown(name)} has over {most} texts of no fixed length")
-        value = group.attrs[name]
-        yield name, _plain(value.tolist() if hasattr(value, "tolist") else value)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return value if isinstance(value, str | int | float) else None
+def _described(path: str, code: str, shape: Any) -> TensorInfo:
+    dtype = DTYPES["BF16"] if code == "bfloat16" else dtype_named(code)
+    if dtype is None:
+        raise RecordError(_NONSENSE)
+    sizes = sizes_of(shape, "sizes")
+    if size_in_bits(sizes, dtype.bits) is None:
+        raise RecordError(f"its size, {list(sizes)}, overflows")
+    return TensorInfo(path, dtype, sizes, 0)
