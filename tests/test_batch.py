@@ -771,7 +771,7 @@ def test_the_table_fits_a_terminal(width: int, lines: int) -> None:
     show(replace(HANDMADE, pieces=(piece,)), console)
     assert isinstance(console.file, StringIO)
     found = console.file.getvalue().splitlines()
-    rows = [line for line in found if line.startswith("│")]
+    rows = found[1:-1]
     assert max(map(len, found)) <= width
     assert ("out/deep.x" in rows[0]) == (width == 120)
     assert "converted" in rows[0]
@@ -781,7 +781,7 @@ def test_the_table_fits_a_terminal(width: int, lines: int) -> None:
 def test_the_table_has_a_row_for_each_and_the_sum(tree: Path, tmp_path: Path) -> None:
     result = invoke("batch", tree, "-o", tmp_path / "o", *QUICK)
     assert result.stderr == ""
-    assert len([line for line in result.stdout.splitlines() if line.startswith("│ ")]) == 3
+    assert len([line for line in result.stdout.splitlines() if " converted" in line]) == 3 + 1
     assert result.stdout.endswith("\n3 conversions: 3 converted\n")
     quiet = invoke("batch", tree, "-o", tmp_path / "o", *QUICK, "-q")
     assert (quiet.exit_code, quiet.output) == (0, "")

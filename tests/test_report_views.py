@@ -58,7 +58,7 @@ def test_markdown_shows_a_hostile_name_as_it_is(name: str) -> None:
     cells = ["".join(cell.itertext()) for cell in page.iter("td")]
     assert f"{name} → {name}{name}" in cells
     assert {name, f"for {name}", f"in/{name}.pth", f"out/{name}.safetensors"} <= set(cells)
-    assert {len(row) for row in page.iter("tr")} == {5, 6}
+    assert {len(row) for row in page.iter("tr")} == {5, 6, 8}
     items = ["".join(item.itertext()) for item in page.iter("li")]
     assert f"⚠️ {name} is unlikely" in items
     assert f"a note on {name}" in items

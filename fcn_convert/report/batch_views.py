@@ -14,9 +14,6 @@ from fcn_convert.report.markdown import MARKS, code, folded, prose, table
 from fcn_convert.report.rows import Rows, print_line, wrap_on_terminals_only
 from fcn_convert.report.words import size
 
-OUTPUT_FITS = 120
-"""Columns of a terminal with room for the outputs, too, whose names follow from the sources'."""
-
 
 def summary(report: BatchReport) -> str:
     """Count the pieces by what came of them, and name the shard."""
@@ -74,13 +71,12 @@ def to_junit(report: BatchReport) -> str:
 def show(report: BatchReport, console: Console) -> None:
     """Print a row per conversion, and the sum of them."""
     wrap_on_terminals_only(console)
-    paths = ("source", "output") if console.width >= OUTPUT_FITS else ("source",)
-    headings = (*paths, "size", "layers", "warnings", "seconds", "outcome")
+    headings = ("source", "output", "size", "layers", "warnings", "seconds", "outcome")
     cells = [
-        (*(getattr(piece, path) for path in paths), *numbers(piece), piece.outcome)
-        for piece in report.pieces
+        (piece.source, piece.output, *numbers(piece), piece.outcome) for piece in report.pieces
     ]
-    Rows(headings, cells, folds=paths).print_on(console)
+    # The outputs' names follow from the sources'.
+    Rows(headings, cells, folds={"source", "output"}, spare={"output"}).print_on(console)
     print_line(console, summary(report), "bold red" if report.status else "bold green")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from fcn_convert.errors import printable
 from fcn_convert.report import FileEntry, LayerEntry, Report
 from fcn_convert.report.words import (
+    DIFFERENCES,
     agreement,
     axes,
     differences,
@@ -107,7 +108,7 @@ def _heads(report: Report) -> Iterator[str]:
     for feature_map, flatten, layers in heads(report):
         yield f"**Head** on a feature map {axes(feature_map)}, flattened {', '.join(flatten)}"
         yield ""
-        headings = ("layer", "Dense weight", "becomes", "as", "max-abs-diff", "verdict")
+        headings = ("layer", "Dense weight", "becomes", "as", *DIFFERENCES, "verdict")
         yield from table(headings, map(_layer, layers))
         yield ""
 
@@ -118,7 +119,7 @@ def _layer(layer: LayerEntry) -> tuple[str, ...]:
         f"{shape(layer.old_shape)} {layer.dtype}",
         shape(layer.new_shape),
         code(layer.module),
-        differences(layer.checks),
+        *differences(layer.checks),
         verdict_of(layer.checks),
     )
 

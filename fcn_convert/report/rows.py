@@ -1,7 +1,7 @@
 """Rows under headings, for people: a table where the terminal has room for one.
 
-A terminal of 80 columns has none for six headings. There a table would break shapes and lines of
-Python within words, so each row is printed by itself instead, a line for each of its headings.
+Where it has not, the columns that it can do without are left away, then cells fold; and where words
+would break even then, each row is printed by itself, a line for each of its headings.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from fcn_convert.errors import printable
@@ -20,8 +20,8 @@ from fcn_convert.errors import printable
 LOG_WIDTH = 1 << 16
 """Columns where the output is no terminal."""
 
-_BORDERS = 3
-"""Columns that a table takes beside each of its own, and one more at its end."""
+_GAP = "  "
+"""Between two columns."""
 _INDENT = 4
 """Columns beside a heading and what stands under it, row by row."""
 _BETWEEN_WORDS = re.compile(r"(?<=\s)(?=\S)")
@@ -34,57 +34,70 @@ of a path, not within a number."""
 class Rows:
     """Rows of cells under headings.
 
-    folds: the headings of columns that may take several lines.
+    folds: the headings of columns that may take several lines. spare: of those that a narrow
+    terminal does without.
     """
 
     headings: Sequence[str]
     cells: Sequence[Sequence[str]]
     folds: Collection[str] = ()
+    spare: Collection[str] = ()
 
     def print_on(self, console: Console) -> None:
         """Print a table, or row by row where that would break words."""
-        printed = Rows(self.headings, [[*map(printable, row)] for row in self.cells], self.folds)
-        widths = printed._widths(console.width)
-        if widths:
-            console.print(printed._table(widths))
-            return
-        for line in printed._one_by_one(console.width):
+        cells = [[*map(printable, row)] for row in self.cells]
+        shown = Rows(self.headings, cells, self.folds, self.spare)
+        whole = Rows(self.headings, cells)
+        table = _table(whole, console.width) or _table(shown.without_spare(), console.width)
+        for line in table or _one_by_one(shown, console.width):
             console.print(line, soft_wrap=True)  # a longer name is the terminal's to wrap
 
-    def _widths(self, room: int) -> list[int] | None:
-        """Return how wide each column is, in so many all in all; None where words would break."""
-        columns = list(zip(self.headings, *self.cells, strict=True))
-        widest = [max(map(cell_len, column)) for column in columns]
-        least = [
-            max(cell_len(word.rstrip()) for cell in column for word in _words(cell, 0))
-            if heading in self.folds
-            else width
-            for heading, width, column in zip(self.headings, widest, columns, strict=True)
-        ]
-        room -= _BORDERS * len(columns) + 1
-        for most in range(room, 0, -1):
-            widths = [max(low, min(high, most)) for low, high in zip(least, widest, strict=True)]
-            if sum(widths) <= room:
-                return widths
-        return None
+    def without_spare(self) -> Rows:
+        """Return the rows without the columns that a narrow terminal does without."""
+        kept = [at for at, heading in enumerate(self.headings) if heading not in self.spare]
+        cells = [[row[at] for at in kept] for row in self.cells]
+        return Rows([self.headings[at] for at in kept], cells, self.folds)
 
-    def _table(self, widths: Sequence[int]) -> Table:
-        table = Table(header_style="bold")
-        for heading, width in zip(self.headings, widths, strict=True):
-            table.add_column(_folded(heading, width), width=width, no_wrap=True)
-        for row in self.cells:
-            folded = (_folded(c, width) for c, width in zip(row, widths, strict=True))
-            table.add_row(*map(Text, folded))
-        return table
 
-    def _one_by_one(self, room: int) -> Iterator[Text]:
-        """Yield each row as its first cell, and under it what stands under the other headings."""
-        label = max(map(cell_len, self.headings[1:]), default=0)
-        for first, *others in self.cells:
-            yield Text(first, style="bold")
-            for heading, cell in zip(self.headings[1:], others, strict=True):
-                for number, line in enumerate(_folded(cell, room - label - _INDENT).splitlines()):
-                    yield Text(f"  {'' if number else heading:{label}}  {line}")
+def _table(rows: Rows, room: int) -> list[Text]:
+    """Return the lines of a table; none where it would break words."""
+    widths = _widths(rows, room)
+    lines = []
+    for row in (rows.headings, *rows.cells) if widths else ():
+        columns = [_folded(c, width).split("\n") for c, width in zip(row, widths, strict=True)]
+        for parts in zip_longest(*columns, fillvalue=""):
+            padded = (p + " " * (w - cell_len(p)) for p, w in zip(parts, widths, strict=True))
+            style = "bold" if row is rows.headings else ""
+            lines.append(Text(_GAP.join(padded).rstrip(), style))
+    return lines
+
+
+def _widths(rows: Rows, room: int) -> list[int]:
+    """Return how wide each column is, in so many all in all; none where words would break."""
+    columns = list(zip(rows.headings, *rows.cells, strict=True))
+    widest = [max(map(cell_len, column)) for column in columns]
+    least = [
+        max(cell_len(word.rstrip()) for cell in column for word in _words(cell, 0))
+        if heading in rows.folds
+        else width
+        for heading, width, column in zip(rows.headings, widest, columns, strict=True)
+    ]
+    room -= len(_GAP) * (len(columns) - 1)
+    for most in range(room, 0, -1):
+        widths = [max(low, min(high, most)) for low, high in zip(least, widest, strict=True)]
+        if sum(widths) <= room:
+            return widths
+    return []
+
+
+def _one_by_one(rows: Rows, room: int) -> Iterator[Text]:
+    """Yield each row as its first cell, and under it what stands under the other headings."""
+    label = max(map(cell_len, rows.headings[1:]), default=0)
+    for first, *others in rows.cells:
+        yield Text(first, style="bold")
+        for heading, cell in zip(rows.headings[1:], others, strict=True):
+            for number, line in enumerate(_folded(cell, room - label - _INDENT).splitlines()):
+                yield Text(f"  {'' if number else heading:{label}}  {line}")
 
 
 def wrap_on_terminals_only(console: Console) -> None:

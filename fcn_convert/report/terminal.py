@@ -9,6 +9,7 @@ from rich.console import Console
 from fcn_convert.report import LayerEntry, Report, TensorEntry
 from fcn_convert.report.rows import Rows, print_line, wrap_on_terminals_only
 from fcn_convert.report.words import (
+    DIFFERENCES,
     agreement,
     differences,
     model_lines,
@@ -31,6 +32,7 @@ def show(report: Report, console: Console, *, every_tensor: bool) -> None:
     print_line(console, f"{source} → {target}")
     _layers(report.layers).print_on(console)
     if every_tensor:
+        print_line(console, "")
         _tensors(report.tensors).print_on(console)
     for tie in report.ties:
         print_line(console, f"tied in the source, each written in full: {', '.join(tie)}")
@@ -50,19 +52,19 @@ def show(report: Report, console: Console, *, every_tensor: bool) -> None:
 
 
 def _layers(layers: Iterable[LayerEntry]) -> Rows:
-    headings = ("layer", "Dense weight", "becomes", "as", "max-abs-diff", "verdict")
+    headings = ("layer", "Dense weight", "becomes", "as", *DIFFERENCES, "verdict")
     cells = [
         (
             names(layer.name, layer.new_name),
             f"{shape(layer.old_shape)} {layer.dtype}",
             shape(layer.new_shape),
             layer.module,
-            differences(layer.checks),
+            *differences(layer.checks),
             verdict_of(layer.checks),
         )
         for layer in layers
     ]
-    return Rows(headings, cells, folds={"layer"})
+    return Rows(headings, cells, folds={"layer", *DIFFERENCES}, spare={"as", "bound"})
 
 
 def _tensors(tensors: Iterable[TensorEntry]) -> Rows:

@@ -55,18 +55,19 @@ def verdict_of(checks: Sequence[Check]) -> str:
     return f"agrees ({', '.join(not_computed)} not computed)" if not_computed else "agrees"
 
 
-def differences(checks: Sequence[Check]) -> str:
-    """Show the largest difference of the values, and that of the outputs with its bound."""
-    shown = []
+DIFFERENCES = ("weight diff", "outputs diff", "bound")
+"""Headings of what `differences` returns."""
+
+
+def differences(checks: Sequence[Check]) -> tuple[str, str, str]:
+    """Show the max-abs-diff of the weight, that of the outputs, and what bounds the latter."""
+    weight = outputs = bound = ""
     for check in checks:
-        largest = check.values.get("max_abs_diff")
         if check.name == "bytes":
-            shown.append(f"weight {number(largest)}")
+            weight = number(check.values.get("max_abs_diff"))
         elif check.name == "activations" and check.passed is not None:
-            relation = "≤" if check.passed else "beyond"
-            bound = number(check.values["bound"])
-            shown.append(f"outputs {number(largest_of_outputs(check))} {relation} {bound}")
-    return ", ".join(shown)
+            outputs, bound = number(largest_of_outputs(check)), number(check.values["bound"])
+    return weight, outputs, bound
 
 
 def largest_of_outputs(check: Check) -> float:
