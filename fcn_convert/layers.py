@@ -14,7 +14,7 @@ from math import isqrt
 
 from fcn_convert.errors import SpecError, quoted
 from fcn_convert.renames import renamed
-from fcn_convert.spec import MAX_DENSE, Dense, Head, Reads, Spec, unflattened
+from fcn_convert.spec import MAX_DENSE, Dense, FeatureMap, Head, Reads, Spec, unflattened
 from fcn_convert.tensors import StateDict, TensorInfo, natural_key, parent
 
 WEIGHT, BIAS = ".weight", ".bias"
@@ -299,15 +299,21 @@ def _unlikely_axes(spec: Spec, head: Head, state_dict: StateDict) -> Iterator[st
         )
 
 
+def stated_map(layer: DenseLayer, state_dict: StateDict) -> tuple[FeatureMap, str] | None:
+    """Return the map that a layer reads and its order, where the file's configuration says them."""
+    stated = state_dict.flattened.get(layer.name)
+    return (unflattened(stated), stated.axes) if stated and layer.reads == "map" else None
+
+
 def _contradicted(spec: Spec, layers: Iterable[DenseLayer], state_dict: StateDict) -> Iterator[str]:
     """Warn of a map or an order that is not what the file's own configuration says."""
     for layer in layers:
-        stated = state_dict.flattened.get(layer.name)
-        if stated is None or layer.reads != "map":
+        stated = stated_map(layer, state_dict)
+        if stated is None:
             continue
-        fmap, order = unflattened(stated), stated.axes
+        fmap, order = stated
         declared = layer.head.feature_map, layer.head.flatten
-        if declared != (fmap, order) and fmap.features == declared[0].features:
+        if declared != stated and fmap.features == declared[0].features:
             yield (
                 f"{layer.name} reads {fmap} flattened {order}, as the file's configuration says, "
                 f"not {declared[0]} flattened {declared[1]}{spec.at(layer.head.line)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fcn_convert.infer.doubts import findings
 from fcn_convert.infer.findings import Finding
 from fcn_convert.layers import resolve
 from fcn_convert.spec import make_spec
+from fcn_convert.tensors import FlattenedMap
 
 SIZES = (16, 6, 8)
 WRONG = {
@@ -114,6 +116,32 @@ def test_channels_that_are_alike_do_not_contradict_an_order(order: str, tmp_path
     weight = maps.permute(0, *(1 + "CHW".index(axis) for axis in order)).flatten(1)
     found = said_of(weight, (16, 6, 6), order, tmp_path)
     assert found.outcome in {"supports", "says nothing"}, found.reason
+
+
+def test_a_map_that_weights_go_with_less_contradicts_nothing(tmp_path: Path) -> None:
+    """Along H places are unlike, and two channels a little alike: 16×2×8 HCW has the latter."""
+    torch.manual_seed(0)
+    half, other = (avg_pool2d(torch.randn(48, 8, 4, 5), (1, 2), stride=1) for _ in range(2))
+    maps = torch.cat([half, 0.15 * half + 0.98 * other], 1)
+    weight = (maps * torch.linspace(0.3, 3, 16)[:, None, None]).flatten(1)
+    found = said_of(weight, (16, 4, 4), "CHW", tmp_path)
+    assert found.outcome == "supports", found.reason
+
+
+def test_what_the_file_states_is_not_doubted(tmp_path: Path) -> None:
+    """As of a table, whose columns are no neighbours, while its channels look like some."""
+    save_file({"fc.weight": smooth("CHW").contiguous()}, tmp_path / "a.safetensors")
+    spec = make_spec({"feature_map": list(SIZES), "flatten": "HWC", "dense": ["fc"]})
+    outcomes = {}
+    with open_checkpoint(tmp_path / "a.safetensors") as checkpoint:
+        silent = checkpoint.state_dict(None)
+        for axes, sizes in (("HWC", (6, 8, 16)), ("CHW", SIZES), ("", ())):
+            stated = {"fc": FlattenedMap(axes, sizes)} if axes else {}
+            state_dict = replace(silent, flattened=stated)
+            [found] = findings(checkpoint, state_dict, resolve(spec, state_dict))
+            outcomes[axes] = found.outcome
+            assert len(found.readings) > 1
+    assert outcomes == {"HWC": "says nothing", "CHW": "contradicts", "": "contradicts"}
 
 
 NOTHING = {

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -96,6 +97,17 @@ def test_npz_with_texts_and_objects(tmp_path: Path) -> None:
     _, found, _ = values_of(path)
     assert set(found.tensors) == {"w"}
     assert {entry.name for entry in found.left_out} == {"classes", "more"}
+
+
+def test_npz_of_nothing_but_objects_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "m.npz"
+    np.savez(path, net=np.array([{"w": some(2, 2)}], dtype=object), names=np.array(["a"]))
+    sentence = (
+        r"nothing in it maps names to tensors, only net, an array of Python objects, names, an "
+        r"array of NumPy's dtype '<U1'; save a dictionary"
+    )
+    with open_checkpoint(path) as checkpoint, pytest.raises(CheckpointError, match=sentence):
+        checkpoint.state_dict(None)
 
 
 def test_npz_whose_member_lies(tmp_path: Path) -> None:
@@ -204,6 +216,71 @@ def test_tensors_that_pickle_dump_saved(tmp_path: Path, protocol: int, what: str
         path.write_bytes(pickle.dumps(saved, protocol=protocol))
     expected = {"module": net().state_dict(), "tensors": saved}.get(what, state)
     check(path, expected)
+
+
+KINDS = ["Double", "Float", "Half", "Long", "Int", "Short", "Char", "Byte"]
+
+
+class Listed:
+    """A storage as torch before 0.4 pickled it: its class and its values, which may be shared."""
+
+    def __init__(self, kind: str, values: Any) -> None:
+        self.made = getattr(torch, f"{kind}Storage"), (values,)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.made
+
+
+class View:
+    def __init__(self, storage: Listed, offset: int, *layout: tuple[int, ...]) -> None:
+        self.made = torch._utils._rebuild_tensor, (storage, offset, *layout)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return self.made
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_tensors_that_pickle_dump_listed(tmp_path: Path, kind: str, protocol: int) -> None:
+    values = [at % 100 - (0 if kind == "Byte" else 50) for at in range(40_000)]
+    storage = Listed(kind, values)
+    saved = {
+        "w": View(storage, 0, (200, 200), (200, 1)),
+        "columns": View(storage, 7, (5, 3), (1, 5)),
+        "tied": View(storage, 0, (200, 200), (200, 1)),
+        "none": View(Listed(kind, []), 0, (0, 3), (3, 1)),
+    }
+    path = tmp_path / "m.pkl"
+    raw = pickle.dumps(saved, protocol=protocol)
+    path.write_bytes(raw.replace(b"ctorch\n", b"ctorch.cuda\n"))  # in protocols before 4
+    check(path, pickle.loads(raw))
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        pytest.param([1.0, "x"], "a FloatStorage, lists something else than numbers", id="text"),
+        pytest.param([1.0, 1e300], "lists something else than numbers of its kind", id="large"),
+        pytest.param([1.0], "it reaches byte 8 of storage '0', which has 4", id="few"),
+        pytest.param("12", "its rebuilder is not given a storage", id="no list"),
+    ],
+)
+def test_lists_that_are_no_storage(tmp_path: Path, values: object, sentence: str) -> None:
+    path = tmp_path / "m.pkl"
+    view = View(Listed("Float", values), 0, (2,), (1,))
+    path.write_bytes(pickle.dumps({"w": view}))
+    with pytest.raises(CheckpointError, match=sentence):
+        open_checkpoint(path)
+
+
+def test_a_list_in_very_many_storages_is_refused(tmp_path: Path) -> None:
+    path, values = tmp_path / "m.pkl", [0.0] * 20_000
+    views = {f"w{at}": View(Listed("Float", values), 0, (2,), (1,)) for at in range(600)}
+    path.write_bytes(pickle.dumps(views))
+    with pytest.raises(CheckpointError, match="would have more than 10000000 values"):
+        open_checkpoint(path)
 
 
 def test_large_tensors_and_arrays_in_protocol_0_are_refused(tmp_path: Path) -> None:
@@ -508,6 +585,14 @@ def test_a_folder_with_one_checkpoint(tmp_path: Path) -> None:
 
 
 # What cannot be read.
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_joblibs_arrays_are_told(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "model.pkl"
+    joblib.dump({"fc.weight": some(4, 9)}, path, protocol=protocol)
+    with pytest.raises(CheckpointError, match=r"is written by joblib, .* with numpy\.savez, or"):
+        open_checkpoint(path)
 
 
 @pytest.mark.parametrize("kind", sorted(FOREIGN))

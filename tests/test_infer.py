@@ -136,6 +136,21 @@ def test_the_map_follows_from_channels_and_kernels(
     assert all(fmap.features == features for fmap in maps.candidates)
 
 
+def test_the_map_before_a_head_is_found_where_the_input_has_as_many_channels() -> None:
+    shapes = {
+        "conv1.weight": (32, 2, 3, 3),
+        "conv2.weight": (128, 32, 3, 3),
+        "act_conv.weight": (2, 128, 1, 1),
+        "act_fc.weight": (64, 128),
+        "val_conv.weight": (2, 128, 1, 1),
+        "val_fc.weight": (64, 128),
+    }
+    for head in ("act_fc", "val_fc"):
+        maps = candidate_maps(Network(index_of(shapes)), head)
+        assert str(maps.likeliest) == "2×8×8"  # and not 128 channels of the trunk, pooled
+        assert FeatureMap("CHW", (128, 1, 1)) in maps.candidates
+
+
 @given(st.dictionaries(st.text(min_size=1, max_size=12), st.lists(st.integers(0, 600), max_size=5)))
 def test_any_names_and_shapes_give_an_answer(shapes: dict[str, list[int]]) -> None:
     found = {f"{name}.weight": tuple(sizes) for name, sizes in shapes.items()}

@@ -15,7 +15,7 @@ from fcn_convert.formats.numpy_records import column_major, dtype_named, objects
 from fcn_convert.formats.pickle_files import index_of
 from fcn_convert.formats.pickles import read_pickle
 from fcn_convert.formats.source import Files, Readable
-from fcn_convert.formats.torch_pickled import LOADER, PickledStorages
+from fcn_convert.formats.torch_pickled import PickledStorages
 from fcn_convert.formats.torch_records import RecordError
 from fcn_convert.tensors import MAX_AXES, Dtype, Index, StateDict, TensorInfo, shown, size_in_bits
 
@@ -50,9 +50,9 @@ def read_index(files: Files) -> Index:
     file = files.main
     try:
         code, shape, is_fortran, start = _fields(file)
-        if code.lstrip("|<>=")[:1] == _OBJECTS:
+        if _is_of_objects(code):
             storages = PickledStorages(files)
-            root = read_pickle(file, start, file.size, {LOADER: storages.load}).root
+            root = read_pickle(file, start, file.size, storages.calls).root
             objects = objects_of(root) or []
             only = objects[0] if len(objects) == 1 else objects
             return index_of(files, only, "npy (pickle)", storages)
@@ -73,6 +73,8 @@ def read_header(file: Readable) -> Header | str:
     """
     code, shape, is_fortran, start = _fields(file)
     dtype = dtype_named(code)
+    if dtype is None and _is_of_objects(code):
+        return "an array of Python objects"
     if dtype is None:
         return f"an array of NumPy's dtype {shown(code)}"
     bits = size_in_bits(shape, dtype.bits)
@@ -82,6 +84,10 @@ def read_header(file: Readable) -> Header | str:
             f"but there are {file.size - start}"
         )
     return Header(dtype, shape, is_fortran, start)
+
+
+def _is_of_objects(code: str) -> bool:
+    return code.lstrip("|<>=")[:1] == _OBJECTS
 
 
 def _fields(file: Readable) -> tuple[str, tuple[int, ...], bool, int]:

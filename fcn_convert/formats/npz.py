@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.npy import SUFFIX, Header, read_header
@@ -38,8 +39,10 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
             tensors[name] = found
     if any(name.endswith(_CHAINERS) for name in tensors):
         tensors = dict(sorted(tensors.items()))  # whose links come in no order that means anything
-    state_dicts = (StateDict("", tensors, tuple(left_out)),)
-    return Index("npz", state_dicts, checksums=checksums(members.values()), foreign_names=True)
+    index = Index("npz", (), checksums=checksums(members.values()), foreign_names=True)
+    if not tensors:
+        return replace(index, left_out=tuple(left_out))
+    return replace(index, state_dicts=(StateDict("", tensors, tuple(left_out)),))
 
 
 def _tensor(name: str, member: Member, files: Files) -> TensorInfo | LeftOut:

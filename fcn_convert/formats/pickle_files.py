@@ -9,7 +9,7 @@ from fcn_convert.formats.numpy_records import locate_array
 from fcn_convert.formats.pickles import Node, read_pickle
 from fcn_convert.formats.source import Files
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
-from fcn_convert.formats.torch_pickled import LOADER, PickledStorages
+from fcn_convert.formats.torch_pickled import PickledStorages
 from fcn_convert.formats.torch_records import RecordError, mapping_of
 from fcn_convert.tensors import Index
 
@@ -20,6 +20,14 @@ _TEXT_STARTS = (
 """How pickles of protocols 0 and 1 begin that hold dictionaries, lists or objects."""
 _BINARY_STARTS = b"}](\x95ccN)\x8f\x8c"
 """Opcodes that can follow the two bytes of the protocol."""
+_JOBLIB = (
+    "joblib.numpy_pickle.NumpyArrayWrapper",
+    "sklearn.externals.joblib.numpy_pickle.NumpyArrayWrapper",
+)
+_OF_JOBLIB = (
+    "is written by joblib, which puts the values of arrays between the parts of a pickle: load it "
+    "with joblib, and save its arrays by name with numpy.savez, or a state dict with torch.save"
+)
 _PADDLE_TABLE = "StructuredToParameterName@@"
 """Under which paddle.save keeps its own names of the parameters beside them."""
 
@@ -34,7 +42,12 @@ def recognises(head: bytes) -> bool:
 def read_index(files: Files) -> Index:
     """Index a pickle; raises CheckpointError where it is malformed."""
     storages = PickledStorages(files)
-    root = read_pickle(files.main, 0, files.main.size, {LOADER: storages.load}).root
+
+    def refused(_: Node) -> Node:
+        raise CheckpointError(f"{files.main.path}: {_OF_JOBLIB}")
+
+    known = {**storages.calls, **dict.fromkeys(_JOBLIB, refused)}
+    root = read_pickle(files.main, 0, files.main.size, known).root
     if torch_distributed.is_metadata(root):
         return torch_distributed.index_of(files, root)
     return index_of(files, root, "pickle", storages)

@@ -46,6 +46,12 @@ def _is_onnx(head: bytes, _: bytes) -> bool:
     )
 
 
+def _is_zlib(head: bytes, _: bytes) -> bool:
+    """Return whether a zlib stream begins: its two bytes, and no length of a safetensors header."""
+    start = int.from_bytes(head[:2], "big")
+    return head[:1] == b"\x78" and start % 31 == 0 and any(head[4:8])
+
+
 def _matches(*patterns: re.Pattern[bytes]) -> Callable[[bytes, bytes], bool]:
     return lambda head, _: any(pattern.match(head) for pattern in patterns)
 
@@ -80,6 +86,11 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(
         _begins(b"\x04\x22\x4d\x18"),
         "is compressed with LZ4, as joblib does: load it with joblib and save its state dict with "
+        "torch.save",
+    ),
+    Signature(
+        _is_zlib,
+        "is compressed with zlib, as joblib does: load it with joblib and save its state dict with "
         "torch.save",
     ),
     Signature(_begins(b"\x1f\x8b"), f"is compressed with gzip: {_PACKED} (gunzip)"),

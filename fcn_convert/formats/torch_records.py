@@ -78,7 +78,7 @@ class Unreadable:
 
 Record = Tensor | Unreadable
 
-_STORAGE_DTYPES: Mapping[str, str] = {
+STORAGE_DTYPES: Mapping[str, str] = {
     "DoubleStorage": "F64",
     "FloatStorage": "F32",
     "HalfStorage": "F16",
@@ -142,7 +142,7 @@ def storage_of(node: Node) -> Storage | None:
     if not isinstance(kind, Global) or key is None:
         raise RecordError("a storage's id does not name its type and its key")
     check_naturals("the number of elements of a storage", numel)
-    dtype = DTYPES.get(_STORAGE_DTYPES.get(kind.name, ""))
+    dtype = DTYPES.get(STORAGE_DTYPES.get(kind.name, ""))
     itemsize = dtype.itemsize if dtype else _FOREIGN_STORAGES.get(kind.name, 0)
     if not itemsize:
         raise RecordError(f"storage {shown(key)} has the unknown type {shown(kind.path)}")

@@ -195,9 +195,10 @@ def _locate(file: Readable, entry: _Entry, limit: int) -> Member:
         raise _ZipError(f"member {shown(name)} lies outside of the file")
     local_name = file.pread(entry.header + _LOCAL.size, name_length)
     extra = file.pread(offset - extra_length, extra_length)
-    sizes = tuple(_widened(extra, nbytes, compressed))
-    # With flag bit 3 the sizes and the CRC follow the data, and the header may hold zeros.
-    agrees = sizes == (entry.nbytes, entry.compressed) or (flags & 8 and sizes == (0, 0))
+    sizes = zip(_widened(extra, nbytes, compressed), (entry.nbytes, entry.compressed), strict=True)
+    # With flag bit 3 the sizes and the CRC follow the data, and the header may hold zeros for them:
+    # macOS's own archiver does so for the compressed size alone.
+    agrees = all(local == size or (flags & 8 and local == 0) for local, size in sizes)
     if local_name != entry.name or method != entry.method or flags & _ENCRYPTED or not agrees:
         raise _ZipError(f"the local header of member {shown(name)} disagrees with the directory")
     if crc and entry.crc and crc != entry.crc:

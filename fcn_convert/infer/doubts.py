@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from fcn_convert.formats import Checkpoint
 from fcn_convert.infer.contrast import speaks_for
@@ -12,7 +13,7 @@ from fcn_convert.infer.maps import candidate_maps, planes
 from fcn_convert.infer.network import Network
 from fcn_convert.infer.readings import Reading, alike, readings
 from fcn_convert.infer.scores import CLEAR_Z, LESS_CLEAR, Evidence, Score
-from fcn_convert.layers import DenseLayer, Resolved
+from fcn_convert.layers import DenseLayer, Resolved, stated_map
 from fcn_convert.spec import FeatureMap
 from fcn_convert.tensors import StateDict
 
@@ -32,8 +33,20 @@ def findings(
         reason = why_not(layer.weight)
         if reason:
             yield not_computed(layer.name, reason)
-        else:
-            yield _finding(layer, read_sample(checkpoint, layer.weight), _maps(network, layer))
+            continue
+        found = _finding(layer, read_sample(checkpoint, layer.weight), _maps(network, layer))
+        declared = layer.head.feature_map, layer.head.flatten
+        is_stated = stated_map(layer, state_dict) == declared
+        yield _overruled(found) if is_stated and found.outcome == "contradicts" else found
+
+
+def _overruled(finding: Finding) -> Finding:
+    """Return what is left of a doubt where the file itself says what the layer reads.
+
+    Weights of places that are no neighbours, as of a table's columns, look like any map's.
+    """
+    reason = "the file's configuration says what is read, and the weights look like something else"
+    return replace(finding, outcome="says nothing", reason=reason)
 
 
 def _maps(network: Network, layer: DenseLayer) -> list[FeatureMap]:
@@ -83,6 +96,8 @@ def _contradicts(rival: Score, declared: Reading, evidence: Evidence, sample: Sa
         # Where C lies elsewhere, neighbours are held against channels, which may be alike, too.
         if rival.reading.flatten.index("C") != declared.flatten.index("C"):
             return False
+    elif rival.z <= own.z:
+        return False  # some of its neighbours may be alike, but all of the declared one's are more
     return speaks_for(sample, rival.reading, declared)
 
 

@@ -159,14 +159,22 @@ class Network:
     def _find_ends(self, scope: Scope) -> list[int]:
         if not scope.children:
             return [producer.channels for producer in scope.producers[-1:]]
-        rows = [
-            (channels, [child.name for child in row])
-            for row in scope.rows()
-            for channels in self.ends(row[-1])
+        rows = [(row, channels) for row in scope.rows() for channels in self.ends(row[-1])]
+        unread = [
+            channels
+            for row, channels in rows
+            if not self.is_read(channels, scope.name, [child.name for child in row])
         ]
-        unread = [c for c, names in rows if not self.is_read(c, scope.name, names)]
+        if not unread and self.ordered:
+            # The first convolution may read as many channels as the last one gives, but not those.
+            last = {producer.reads: producer.at for producer in scope.producers}
+            unread = [
+                channels
+                for row, channels in rows
+                if last.get(channels, -1) < row[-1].producers[-1].at
+            ]
         # Where each row may read another one, any may be the last.
-        return unread or [channels for channels, _ in rows]
+        return unread or [channels for _, channels in rows]
 
     def last_inside(self, scope: str) -> Producer | None:
         """Return the last producer in a module, if it holds any."""

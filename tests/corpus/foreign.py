@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import zipfile
+import zlib
 
 
 def packed(*names: str) -> bytes:
@@ -17,6 +18,7 @@ def packed(*names: str) -> bytes:
 
 FOREIGN = {
     "gzip": (b"\x1f\x8b\x08\0", "is compressed with gzip: unpack it first"),
+    "zlib": (zlib.compress(bytes(range(64)), 3), "is compressed with zlib, as joblib does"),
     "xz": (b"\xfd7zXZ\0\0", "is compressed with xz"),
     "zstd": (b"\x28\xb5\x2f\xfd\0", "is compressed with zstd"),
     "bzip2": (b"BZh91AY", "is compressed with bzip2"),

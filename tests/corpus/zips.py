@@ -102,6 +102,7 @@ STREAMED = replace(
 ACCEPTED = {
     "data-descriptor": archive(STREAMED, B),
     "data-descriptor-and-sizes": archive(replace(STREAMED, local=None), B),
+    "data-descriptor-and-one-size": archive(replace(STREAMED, local={"crc": 0, "packed": 0}), B),
     "zip64-sizes": archive(
         replace(
             A,
@@ -173,6 +174,10 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     ),
     "streamed-but-sizes-differ": (
         archive(replace(STREAMED, local={"packed": 5, "size": 5}), B),
+        "header of member 'm/a' disagrees",
+    ),
+    "streamed-but-one-size-differs": (
+        archive(replace(STREAMED, local={"packed": 0, "size": 5}), B),
         "header of member 'm/a' disagrees",
     ),
     "streamed-empty-but-sizes-differ": (
