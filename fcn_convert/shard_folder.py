@@ -20,7 +20,7 @@ from fcn_convert.errors import FcnConvertError, OutputError, quoted
 from fcn_convert.formats.json_text import MAX_JSON, parse_json
 from fcn_convert.formats.source import SourceFile
 from fcn_convert.plan import INDEX_NAME, SUFFIX, WRITTEN_BY
-from fcn_convert.turns import Turn, create_file, draft_path, lock, remove_leftovers
+from fcn_convert.turns import Turn, create_file, draft_path, forget, lock, remove_leftovers
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
@@ -159,6 +159,13 @@ class FolderDraft:
             with suppress(OSError):  # what matters was synced
                 os.close(self._descriptor)
         self._descriptor = _NOT_OPEN
+
+
+def tidy(output: Path, report: Path) -> None:
+    """Remove what killed runs have left beside an output and its report that are both in place."""
+    for target in (output, report):
+        remove_leftovers(target, _remove_ours)
+        forget(target)
 
 
 def _sync_and_close(descriptor: int) -> None:

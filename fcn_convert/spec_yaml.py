@@ -14,7 +14,15 @@ from pathlib import Path
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import SafeConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
+from ruamel.yaml.events import (
+    AliasEvent,
+    CollectionEndEvent,
+    CollectionStartEvent,
+    DocumentStartEvent,
+    Event,
+    NodeEvent,
+    ScalarEvent,
+)
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from fcn_convert.errors import SpecError, printable
@@ -24,6 +32,8 @@ _PLAIN_TAGS = {
     f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str", "int", "float", "bool", "null")
 }
 _MAX_DEPTH = 16
+_MAX_NODES = 20_000
+"""Keys and values, of which reading a thousand takes a twentieth of a second."""
 
 
 @dataclass
@@ -75,15 +85,29 @@ def read_yaml(text: str, source: str) -> Document:
 
 
 def _check_events(yaml: YAML, text: str, source: str) -> None:
-    """Raise SpecError for what must not even be composed: aliases, and nesting without end."""
-    depth = 0
+    """Raise SpecError for what must not even be composed: an alias, a tag, or too much."""
+    depth = nodes = 0
     for event in yaml.parse(text):
         depth += isinstance(event, CollectionStartEvent) - isinstance(event, CollectionEndEvent)
-        at = f"({source}:{event.start_mark.line + 1})"
-        if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
-            raise SpecError(f"anchors and aliases are not allowed here {at}")
+        nodes += isinstance(event, NodeEvent)
+        problem = _refused(event)
         if depth > _MAX_DEPTH:  # before the scanner, whose time is quadratic in the depth
-            raise SpecError(f"the file is nested too deeply {at}")
+            problem = "the file is nested too deeply"
+        if nodes > _MAX_NODES:
+            problem = f"the file has more than {_MAX_NODES} keys and values"
+        if problem:
+            raise SpecError(f"{problem} ({source}:{event.start_mark.line + 1})")
+
+
+def _refused(event: Event) -> str | None:
+    """Return what is wrong with a part of a document by itself; None where nothing is."""
+    if isinstance(event, AliasEvent) or (isinstance(event, NodeEvent) and event.anchor):
+        return "anchors and aliases are not allowed here"
+    if isinstance(event, ScalarEvent | CollectionStartEvent) and event.tag is not None:
+        return f"tag {printable(str(event.tag))} is not allowed here"
+    if isinstance(event, DocumentStartEvent) and event.version not in {None, (1, 2)}:
+        return "a spec is YAML 1.2, and no other version"
+    return None
 
 
 def _line(node: Node) -> int:
@@ -101,9 +125,11 @@ def _plain(node: Node, path: tuple[str | int, ...], document: Document) -> objec
     if isinstance(node, SequenceNode):
         return [_plain(child, (*path, at), document) for at, child in enumerate(node.value)]
     try:
-        return document.construct(node)
+        value = document.construct(node)
+        str(value)  # raises for 0xfff…, as reading it does for decimals
     except ValueError as error:  # a number of thousands of digits
         raise SpecError(f"not valid YAML: {error} ({document.source}:{_line(node)})") from error
+    return value
 
 
 def _mapping(

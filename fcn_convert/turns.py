@@ -86,6 +86,15 @@ def wait_for_others(target: Path) -> None:
             os.close(descriptor)
 
 
+def forget(target: Path) -> None:
+    """Remove the lock of a run that was killed when its last report was in place."""
+    if os.path.lexists(_lock_path(target)):
+        turn = Turn(target)
+        with suppress(OSError):
+            turn.wait()
+        turn.give_up()
+
+
 def _note(found: os.stat_result) -> bytes:
     """Tell one file or folder from all others, also from a later one with its number."""
     return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}\n".encode("ascii")

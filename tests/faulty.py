@@ -25,6 +25,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from itertools import count
@@ -182,6 +183,7 @@ def interrupt_at(line: int, number: int) -> None:
             os.kill(os.getpid(), number)
         return trace
 
+    threading.settrace(trace)  # a batch works in threads
     sys.settrace(trace)
 
 

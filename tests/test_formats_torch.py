@@ -175,6 +175,14 @@ VIEWS: dict[str, torch.Tensor] = {
 
 
 @both_forms
+def test_an_empty_storage_of_two_types(tmp_path: Path, *, zipped: bool) -> None:
+    path = tmp_path / "m.pt"
+    empty = torch.empty(0)
+    save(path, {"w": empty, "v": empty.view(torch.int32)}, zipped=zipped)
+    check(path, loaded(path))
+
+
+@both_forms
 @pytest.mark.parametrize("view", VIEWS)
 def test_views(tmp_path: Path, view: str, *, zipped: bool) -> None:
     path = tmp_path / "m.pt"

@@ -16,6 +16,7 @@ from fcn_convert.conversion import Progress, convert
 from fcn_convert.errors import ExistsError, FcnConvertError, is_refused
 from fcn_convert.report import CheckFailedError, Report
 from fcn_convert.report.batch import Outcome, Piece
+from fcn_convert.shard_folder import tidy
 from fcn_convert.turns import wait_for_others
 
 Follow = Callable[[Job], Progress]
@@ -78,6 +79,7 @@ def _converted(job: Job, progress: Progress | None) -> Piece:
     record = None if job.force else record_beside(output)
     made = record is not None and record.made(output, _tick(progress))
     if record and made and record.covers(job, _tick(progress)):
+        tidy(output, record.path)
         return Piece(
             job.source,
             job.output,

@@ -192,7 +192,7 @@ def _read_metadata(cursor: _Cursor) -> dict[str, str]:
 def _natural_number(digits: str) -> int:
     if digits.startswith("-"):
         raise ValueError(f"{digits[:24]} is negative")
-    if len(digits) > 20 or int(digits) >= _MAX_NUMBER:
+    if int(digits) >= _MAX_NUMBER:
         raise ValueError(f"{digits[:24]} does not fit in 64 bits")
     return int(digits)
 

@@ -23,6 +23,7 @@ from fcn_convert.formats.torch_records import (
 from fcn_convert.formats.torch_zip import read_inside
 from fcn_convert.formats.zip_directory import (
     Member,
+    check_cases,
     check_stored,
     checksums,
     text_of,
@@ -64,6 +65,7 @@ def recognises_members(names: Collection[str]) -> bool:
 
 def read_members(files: Files, members: Mapping[str, Member]) -> Index:
     """Index an archive; raises CheckpointError where it is malformed, or holds no weights."""
+    check_cases(files.main, members)
     try:
         old = next((members[name] for name in _OLD_WEIGHTS if name in members), None)
         if old is not None:

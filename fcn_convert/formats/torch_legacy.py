@@ -16,6 +16,7 @@ from fcn_convert.formats.torch_records import (
     RecordError,
     Storage,
     Tensor,
+    declare,
     locate,
     mapping_of,
     storage_of,
@@ -100,11 +101,8 @@ def _declared(persistents: tuple[Persistent, ...]) -> dict[str, Storage]:
     storages: dict[str, Storage] = {}
     for persistent in persistents:
         storage = storage_of(persistent)
-        if storage is None:
-            continue
-        known = storages.setdefault(storage.key, storage)
-        if (known.itemsize, known.numel) != (storage.itemsize, storage.numel):
-            raise RecordError(f"storage {shown(storage.key)} is declared with two sizes")
+        if storage is not None:
+            declare(storages, storage)
     return storages
 
 

@@ -158,6 +158,20 @@ def storage_of(node: Node) -> Storage | None:
     return Storage(key, kind.name, dtype, itemsize, numel, first, last)
 
 
+def declare(storages: dict[str, Storage], storage: Storage) -> None:
+    """Add a storage to those that were declared before; raises RecordError where it contradicts.
+
+    torch reads every tensor of a storage by what was declared first. It writes none of two types,
+    but for those that are empty.
+    """
+    known = storages.setdefault(storage.key, storage)
+    if (known.numel, known.type_name if known.numel else "") != (
+        storage.numel,
+        storage.type_name if storage.numel else "",
+    ):
+        raise RecordError(f"storage {shown(storage.key)} is declared with two sizes or types")
+
+
 def tensor_of(node: Node) -> Record | None:
     """Return the tensor that a node rebuilds, or None where it is something else.
 

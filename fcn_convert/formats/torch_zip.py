@@ -7,16 +7,26 @@ The layout is that of `_save` in torch/serialization.py: all members lie in one 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.numpy_records import locate_array
-from fcn_convert.formats.pickles import Node, read_pickle
+from fcn_convert.formats.pickles import Node, Persistent, Pickle, read_pickle
 from fcn_convert.formats.source import Files, Part, Readable
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
-from fcn_convert.formats.torch_records import RecordError, Tensor, locate, moved
+from fcn_convert.formats.torch_records import (
+    RecordError,
+    Storage,
+    Tensor,
+    declare,
+    locate,
+    moved,
+    storage_of,
+)
 from fcn_convert.formats.zip_directory import (
     Member,
+    check_cases,
     check_stored,
     checksums,
     read_directory,
@@ -57,13 +67,26 @@ def _read(files: Files, file: Readable, members: Mapping[str, Member], start: in
         lambda name, array: locate_array(name, array, files, start),
     )
     try:
-        search.run(archive.root())
+        pickle = archive.read()
+        _check_storages(pickle.persistents)
+        search.run(pickle.root)
     except RecordError as error:
         raise CheckpointError(f"{file.path}: {error}") from error
     notes = (MODULE_NOTE,) if search.from_modules else ()
     found, left_out = tuple(search.found), tuple(search.left_out)
     sums = (replace(part, offset=start + part.offset) for part in checksums(members.values()))
     return Index("torch (zip)", found, left_out, notes, checksums=tuple(sums))
+
+
+def _check_storages(persistents: Iterable[Persistent]) -> None:
+    """Raise RecordError where a storage is declared twice, and not alike."""
+    storages: dict[str, Storage] = {}
+    for persistent in persistents:
+        storage = None
+        with suppress(RecordError):  # said of the tensor, if that is one of the state dict's
+            storage = storage_of(persistent)
+        if storage is not None:
+            declare(storages, storage)
 
 
 def folders_of(names: Iterable[str]) -> list[str]:
@@ -84,12 +107,17 @@ class Archive:
                 f"{file.path}: is a zip file with {len(folders) or 'no'} {PICKLE}, "
                 "expected one written by torch.save"
             )
+        check_cases(file, members)
         self.file = file
         self.members = members
         self.folder = folders[0]
 
     def root(self) -> Node:
-        """Read the pickled object; raises CheckpointError where values are not little-endian."""
+        """Return the pickled object."""
+        return self.read().root
+
+    def read(self) -> Pickle:
+        """Read the pickle; raises CheckpointError where values are not little-endian."""
         byteorder = self.members.get(f"{self.folder}byteorder")
         if byteorder and text_of(self.file, byteorder, 16) != b"little":
             raise CheckpointError(
@@ -97,7 +125,7 @@ class Archive:
                 "load and save it with torch first"
             )
         pickle = self.members[self.folder + PICKLE]
-        return read_pickle(self.file, pickle.offset, pickle.offset + pickle.nbytes).root
+        return read_pickle(self.file, pickle.offset, pickle.offset + pickle.nbytes)
 
     def locate(self, name: str, tensor: Tensor) -> TensorInfo:
         """Place a tensor of the object; raises RecordError where its storage does not fit."""

@@ -105,10 +105,10 @@ def _find_directory(file: Readable) -> tuple[int, int, int]:
         at = tail.rfind(b"PK\x05\x06", 0, at)
     else:
         raise _ZipError("its directory is missing; the file is probably truncated")
-    if (disk, first_disk) not in {(0, 0), (_IN_ZIP64_SHORT, _IN_ZIP64_SHORT)}:
-        raise _ZipError("it spans several disks")
     end = tail_start + at
     wide = _find_zip64(file, end)
+    if {disk, first_disk} - ({0, _IN_ZIP64_SHORT} if wide else {0}):
+        raise _ZipError("it spans several disks")
     if wide:
         start, size, count, end = wide
     elif _IN_ZIP64 in (size, start) or count == _IN_ZIP64_SHORT:
@@ -219,6 +219,21 @@ def check_stored(file: Readable, members: Iterable[Member], writer: str = "torch
                 f"{file.path}: malformed zip file: member {shown(member.name)} is compressed, "
                 f"which {writer} never does; unpack it and zip it without compression (zip -0), "
                 "or save it again"
+            )
+
+
+def check_cases(file: Readable, names: Iterable[str]) -> None:
+    """Raise CheckpointError where two names differ only in case: torch looks up either by either.
+
+    Other readers tell them apart, NumPy's for one.
+    """
+    known: dict[str, str] = {}
+    for name in names:
+        other = known.setdefault(name.lower(), name)
+        if other != name:
+            raise CheckpointError(
+                f"{file.path}: malformed zip file: members {shown(other)} and {shown(name)} have "
+                "one name to torch, which does not tell upper from lower case"
             )
 
 

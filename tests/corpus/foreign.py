@@ -60,6 +60,7 @@ FOREIGN = {
     "program": (b"\x7fELF\x02\x01", "is a program or a library"),
     "zeros": (bytes(100), "nothing but zeros"),
     "empty": (b"", "is empty: it was probably not written"),
+    "text-whose-ninth-letter-is-blank": (b"the file was not found", "no checkpoint known here"),
     "text": (b"hello world\n", "is no checkpoint known here \\(a text that starts with"),
     "json": (b'{"a": 1}', "is JSON without a `weight_map`"),
     "other-zip": (b"PK\x05\x06" + bytes(18), "is a zip file with no data.pkl.*it is empty"),

@@ -30,6 +30,7 @@ MALFORMED = {
     # The length and the JSON.
     "header-beyond-the-file": (struct.pack("<Q", 11) + b'{"a":1}', "beyond the file's 15 bytes"),
     "header-over-100-MB": (struct.pack("<Q", 100_000_001) + b"{", "over the format's limit"),
+    "header-of-100-MB": (struct.pack("<Q", 100_000_000) + b"{", "reaches beyond the file's 9 byt"),
     "header-of-all-bits": (b"\xff" * 8 + b"{}", "over the format's limit"),
     "no-header": (struct.pack("<Q", 0), "does not start with '{'"),
     "not-json": (file_bytes("{this is not JSON}"), "malformed at byte 1: expected text, found 't'"),
@@ -117,6 +118,10 @@ MALFORMED = {
     "packed-not-whole-bytes": (
         file_bytes({"x": entry("F4", [3], 0, 2)}, bytes(2)),
         r"'x' has 2 bytes, but F4 \[3\] needs 1.5",
+    ),
+    "packed-not-whole-bytes-cut": (
+        file_bytes({"x": entry("F4", [3], 0, 1)}, bytes(1)),
+        r"'x' has 1 bytes, but F4 \[3\] needs 1.5",
     ),
     # The data.
     "hole-at-the-start": (

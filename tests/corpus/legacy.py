@@ -69,13 +69,13 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
         legacy({**GOOD, "v": v1(stored(*STORAGE[:4], 5), 0, (1,), (1,))}, K),
         "storage 'k' is declared with two sizes",
     ),
-    "two-types": (
-        legacy(
-            {**GOOD, "v": v1(stored("storage", torch.DoubleStorage, *STORAGE[2:]), 0, (1,), (1,))},
-            K,
-        ),
-        "storage 'k' is declared with two sizes",
-    ),
+    **{
+        f"two-types-{kind.__name__}": (
+            legacy({**GOOD, "v": v1(stored("storage", kind, *STORAGE[2:]), 0, (1,), (1,))}, K),
+            "storage 'k' is declared with two sizes or types",
+        )
+        for kind in (torch.DoubleStorage, torch.IntStorage)
+    },
     "claims-exabytes": (
         legacy(with_id(*STORAGE[:4], 2**60), ("k", FLOATS, 2**60)),
         "is truncated: storage 'k' ends at byte",

@@ -431,6 +431,14 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         "its rebuilder lacks arguments",
     ),
     "offset-negative": (lambda: dumped({"w": tensor(offset=-1)}), "its offset is not a natural"),
+    "two-types": (
+        lambda: dumped({"w": tensor(), "v": tensor(kind=torch.IntStorage)}),
+        "storage '0' is declared with two sizes or types",
+    ),
+    "two-sizes": (
+        lambda: dumped({"w": tensor(), "v": tensor(numel=3, shape=(3,))}),
+        "storage '0' is declared with two sizes or types",
+    ),
     "offset-too-far": (lambda: dumped({"w": tensor(offset=1)}), "reaches byte 20 of storage '0'"),
     "offset-huge": (lambda: dumped({"w": tensor(offset=2**63)}), "its offset is not a natural"),
     "offset-far-of-an-empty": (

@@ -250,6 +250,22 @@ YAML_CASES = [
         id="python-tag",
     ),
     pytest.param("feature_map: !mine [1, 2]", r"^tag !mine is not allowed", id="own-tag"),
+    pytest.param("feature_map: [!!int '1', 2]", r"^tag .*:int is not allowed", id="int-tag"),
+    pytest.param(
+        "feature_map: [1, 2]\nversion: !!bool maybe", r"^tag .*:bool is not allowed", id="bool-tag"
+    ),
+    pytest.param("feature_map: !!map [1, 2]", r"^tag .*:map is not allowed", id="tag-of-another"),
+    pytest.param("feature_map: [! '1', 2]", r"^tag ! is not allowed", id="tag-of-no-name"),
+    pytest.param(
+        "%YAML 1.1\n---\nfeature_map: [1:30, 2]",
+        r"^a spec is YAML 1.2, and no other version \(spec\.yaml:2\)$",
+        id="yaml-1.1",
+    ),
+    pytest.param(
+        f"feature_map: [0x{'f' * 9000}, 2]",
+        r"^not valid YAML: .*4300 digits.* \(spec\.yaml:1\)$",
+        id="hexadecimals-of-9000-digits",
+    ),
     pytest.param("feature_map: !!set {1, 2}", r"^tag .*set is not allowed", id="set"),
     pytest.param("feature_map: [1, 2]\nversion: 2020-01-01", r"version|tag .*timestamp", id="date"),
     pytest.param(
@@ -278,10 +294,18 @@ RAW: dict[str, tuple[bytes, str]] = {
     "nested-mappings": (b"{a: " * 30_000, "not valid YAML|nested"),
     "nested-blocks": (b"".join(b" " * n + b"a:\n" for n in range(600)), "not valid YAML|nested|"),
     "list-of-many": (
-        b"feature_map: [1, 2]\ndense: [" + b"a," * 60_000 + b"]",
+        b"feature_map: [1, 2]\ndense: [" + b"a," * 2_000 + b"]",
         "^dense: .* at most 1000 items",
     ),
-    "many-heads": (b"heads:\n" + b"- {feature_map: [1, 2]}\n" * 5000, "^heads: .* at most 100 it"),
+    "list-of-very-many": (
+        b"feature_map: [1, 2]\ndense: [" + b"a," * 60_000 + b"]",
+        "^the file has more than 20000 keys and values .*:2",
+    ),
+    "keys-of-one-letter": (
+        b"feature_map: [1, 2]\nrename:" + b"\n a:" * 30_000,
+        "^the file has more than 20000 keys and values .*:10000",
+    ),
+    "many-heads": (b"heads:\n" + b"- {feature_map: [1, 2]}\n" * 2000, "^heads: .* at most 100 it"),
     "a-binary": (bytes(range(256)) * 100, "is not UTF-8"),
     "merge-bomb": (b"feature_map: [1, 2]\n<<: " + b"[{}, {}]" * 2, "not valid YAML"),
     "key-of-a-megabyte": (

@@ -216,6 +216,11 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "directory-elsewhere": (archive(A, B, end={"start": 5}), "does not end where the end record"),
     "directory-garbled": (PLAIN.replace(b"PK\x01\x02", b"PK\x01\x03"), "directory is malformed"),
     "several-disks": (archive(A, B, end={"disk": 1}), "spans several disks"),
+    "disks-in-a-zip64-record-that-is-missing": (
+        archive(A, B, end={"disk": 0xFFFF}),
+        "spans several disks",
+    ),
+    "zip64-on-several-disks": (end64(archive(A, B, end={"disk": 1})), "spans several disks"),
     "comment-cut": (archive(A, B, comment=b"hello")[:-1], "its directory is missing"),
     "comment-longer-than-said": (archive(A, B, end={"comment": 1}), "its directory is missing"),
     "bytes-before-it": (PLAIN[:4] + b"..." + PLAIN[4:], "does not end where the end record"),
@@ -256,6 +261,14 @@ NOT_OF_TORCH: dict[str, tuple[Callable[[dict[str, bytes]], object], str]] = {
     "two-pickles": (lambda m: m.update({"x/data.pkl": b"N."}), "a zip file with 2 data.pkl"),
     "torchscript": (lambda m: m.update({"archive/constants.pkl": b""}), "a TorchScript archive"),
     "big-endian": (lambda m: m.update({"archive/byteorder": b"big"}), "not little-endian"),
+    "pickle-of-another-case": (
+        lambda m: m.update({"archive/DATA.PKL": b"N."}),
+        "'archive/data.pkl' and 'archive/DATA.PKL' have one name to torch",
+    ),
+    "storage-of-another-case": (
+        lambda m: m.update({"archive/Data/0": bytes(24)}),
+        "'archive/data/0' and 'archive/Data/0' have one name to torch",
+    ),
     "storage-missing": (
         lambda m: m.pop("archive/data/0"),
         "tensor 'w' cannot be read: its storage '0' is not in the file",
