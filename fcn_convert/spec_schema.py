@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from itertools import permutations
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,8 @@ UNSAID: Any = None
 """A default is not validated: leaving a key out is fine, `key: null` is a mistake."""
 _OTHER, _MAPPING = "\0other", "\0mapping"
 """What pydantic puts into an error's path for a union; no key of a spec is called so."""
+MAX_KEY = 64
+"""Characters of a key that are held against those that are known."""
 _ORDERS = ["".join(order) for axes in AXES.values() for order in permutations(axes)]
 
 
@@ -121,7 +124,7 @@ class _HeadKeys(Model):
         feature_map = info.data.get("feature_map")
         axes = make_feature_map(_sizes(feature_map)).axes if feature_map else value
         if sorted(value) != sorted(axes):
-            raise ValueError(f"not an order of the axes {', '.join(axes)}")
+            raise ValueError(f"not an order of the axes {', '.join(axes)}, as {axes}")
         return value
 
 
@@ -168,7 +171,10 @@ def model_problems(model: type[BaseModel], data: object) -> Iterator[tuple[KeyPa
     except ValidationError as error:
         for detail in error.errors():
             path = tuple(part for part in detail["loc"] if part not in {_OTHER, _MAPPING, "[key]"})
-            yield path, _sentence(path, detail["type"], detail["msg"], detail["input"])
+            if detail["type"] == "extra_forbidden":
+                yield path, _unknown(path, model)
+            else:
+                yield path, _sentence(path, detail["type"], detail["msg"], detail["input"])
 
 
 def located(path: KeyPath, problem: str, source: str, lines: Mapping[KeyPath, int]) -> str:
@@ -179,14 +185,34 @@ def located(path: KeyPath, problem: str, source: str, lines: Mapping[KeyPath, in
     return f"{problem} ({source}:{lines[path]})" if path in lines else problem
 
 
+_INSIDE_OF: Mapping[str, type[BaseModel]] = {
+    "heads": HeadModel,
+    "dense": DenseModel,
+    "feature_map": SizesByAxis,
+}
+"""Whose keys stand under a key; any other is at the top."""
+
+
+def _unknown(path: KeyPath, model: type[BaseModel]) -> str:
+    """Say which key is not known, and what it may be meant for."""
+    *holders, key = map(str, path)
+    named = [holder for holder in holders if not holder.isdecimal()]
+    keys = (_INSIDE_OF[named[-1]] if named else model).model_fields
+    known = {key.casefold(): key for key in keys}
+    near = get_close_matches(key[:MAX_KEY].casefold(), known, 1)
+    listed = ", ".join(known.values())
+    meant = f"did you mean {known[near[0]]!r}?" if near else f"known are {listed}"
+    return f"unknown key {'.'.join(map(str, path))!r}, {meant}"
+
+
 def _sentence(path: KeyPath, kind: str, message: str, value: object) -> str:
     where = ".".join(map(str, path))
-    if kind == "extra_forbidden":
-        return f"unknown key {where!r}"
     if kind == "missing":
         return f"{where} is missing"
     if kind == "model_type":
         return f"{where}: should be a mapping of keys, found {value!r:.60}"
+    if kind == "list_type":
+        return f"{where}: should be a list in brackets, found {value!r:.60}"
     if kind == "too_short":
         return f"{where}: has too few entries, found {value!r}"
     reason = message.removeprefix("Value error, ").removeprefix("Input ")

@@ -244,7 +244,11 @@ def test_a_manifest_names_source_spec_and_output(
         pytest.param("source: a\n", r"a manifest is a list .*\(m\.yaml:1\)", id="mapping"),
         pytest.param('- {source: "a\\0"}', r"source: .*\(m\.yaml:1\)", id="nul"),
         pytest.param('- {source: "\\ud800"}', r"source: .*\(m\.yaml:1\)", id="surrogate"),
-        pytest.param("- source: a\n- sauce: b\n", r"unknown key 'sauce' \(m\.yaml:2\)", id="key"),
+        pytest.param(
+            "- source: a\n- sauce: b\n",
+            r"'sauce', did you mean 'source'\? \(m\.yaml:2\)",
+            id="key",
+        ),
         pytest.param("- output: b\n", r"source is missing \(m\.yaml:1\)", id="missing"),
         pytest.param("- a.pth\n", r"should be a mapping .*\(m\.yaml:1\)", id="text"),
         pytest.param("- source: 3\n", r"valid string.*\(m\.yaml:1\)", id="number"),

@@ -260,8 +260,49 @@ def test_no_text_is_a_bug(text: str) -> None:
 def test_a_file(tmp_path: Path) -> None:
     path = tmp_path / "net.yaml"
     path.write_text("feature_map: [1, 2, 2]\nflaten: HWC\n")
-    with pytest.raises(SpecError, match=r"^unknown key 'flaten' \(net\.yaml:2\)$"):
+    with pytest.raises(
+        SpecError, match=r"^unknown key 'flaten', did you mean 'flatten'\? \(net\.yaml:2\)$"
+    ):
         load_spec(path)
+
+
+AT_THE_TOP = "feature_map, flatten, dense, version, state_dict, layout, heads, rename"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        pytest.param({"feature_maps": [1, 2, 2]}, "'feature_maps', did you mean 'feature_map'?"),
+        pytest.param({"Flatten": "CHW"}, "'Flatten', did you mean 'flatten'?"),
+        pytest.param({"layers": ["fc"]}, f"'layers', known are {AT_THE_TOP}"),
+        pytest.param({"feature_map": {"c": 1}}, "'feature_map.c', did you mean 'C'?"),
+        pytest.param(
+            {"heads": [{"feature_map": [1, 2], "dence": ["a"]}]},
+            "'heads.0.dence', did you mean 'dense'?",
+        ),
+        pytest.param(
+            {"heads": [{"feature_map": [1, 2], "layout": "mlx"}]},
+            "'heads.0.layout', known are feature_map, flatten, dense",
+        ),
+        pytest.param(
+            {"heads": [{"feature_map": {"C": 1, "L": 2, "x": 3}, "dense": ["a"]}]},
+            "'heads.0.feature_map.x', known are C, L, D, H, W",
+        ),
+        pytest.param(
+            {"dense": [{"name": "fc", "read": "map"}]}, "'dense.0.read', did you mean 'reads'?"
+        ),
+    ],
+    ids=lambda value: value.split("'")[1] if isinstance(value, str) else "",
+)
+def test_an_unknown_key_is_told_what_it_may_be_meant_for(spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(SpecError) as error:
+        make_spec({"feature_map": [1, 2, 2], **spec} if "heads" not in spec else spec)
+    assert f"unknown key {said}" in error.value.problems
+
+
+def test_what_should_be_a_list_is_said_to_be_none() -> None:
+    with pytest.raises(SpecError, match=r"^dense: should be a list in brackets, found 'fc'$"):
+        make_spec({"feature_map": [1, 2, 2], "dense": "fc"})
 
 
 def test_a_file_that_is_not_utf8(tmp_path: Path) -> None:

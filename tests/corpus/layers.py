@@ -58,7 +58,7 @@ MALFORMED: dict[str, tuple[str, tuple[str, ...]]] = {
     ),
     "map-of-another-order-of-axes": (
         "feature_map: [3, 2, 2]\nflatten: CDHW",
-        ("^flatten: not an order of the axes C, H, W, found 'CDHW'",),
+        ("^flatten: not an order of the axes C, H, W, as CHW, found 'CDHW'",),
     ),
     "second-reads-nothing": (
         MAP + "dense: [b, a]",

@@ -6,7 +6,7 @@ import pytest
 
 BAD = [
     pytest.param(
-        "featuremap: [1, 2, 2]", [r"unknown key 'featuremap' .*:1", r"neither.*:1"], id="typo"
+        "featuremap: [1, 2, 2]", [r"unknown key 'featuremap', .*:1", r"neither.*:1"], id="typo"
     ),
     pytest.param(
         "{}", [r"the spec has neither `feature_map: \[C, H, W\]` nor `heads` .*:1"], id="no-keys"
@@ -25,7 +25,9 @@ BAD = [
         "feature_map: []", [r"feature_map: has too few entries, found .*:1"], id="map-empty"
     ),
     pytest.param(
-        "feature_map: 512:7:7", [r"feature_map: .* list, found '512:7:7' .*:1"], id="map-text"
+        "feature_map: 512:7:7",
+        [r"feature_map: .* list in brackets, found '512:7:7' .*:1"],
+        id="map-text",
     ),
     pytest.param(
         "feature_map: [1, 2.0, 2]", [r"feature_map\.1: .* integer, found 2\.0 .*:1"], id="float"
@@ -70,7 +72,7 @@ BAD = [
     ),
     pytest.param(
         "feature_map: {C: 1, H: 2, W: 2, X: 2}",
-        [r"unknown key 'feature_map\.X' .*:1"],
+        [r"unknown key 'feature_map\.X', .*:1"],
         id="axis-unknown",
     ),
     pytest.param(
@@ -80,12 +82,12 @@ BAD = [
     ),
     pytest.param(
         "feature_map: {C: 1, H: 2, other: 2}",
-        [r"unknown key 'feature_map\.other' .*:1"],
+        [r"unknown key 'feature_map\.other', .*:1"],
         id="axis-other",
     ),
     pytest.param(
         "feature_map: [1, 2, 2]\nflatten: HW",
-        [r"flatten: not an order of the axes C, H, W, found 'HW' .*:2"],
+        [r"flatten: not an order of the axes C, H, W, as CHW, found 'HW' .*:2"],
         id="axis-left-out",
     ),
     pytest.param(
@@ -114,7 +116,9 @@ BAD = [
         id="dense-empty",
     ),
     pytest.param(
-        "feature_map: [1, 2, 2]\ndense: fc", [r"dense: .* list, found 'fc' .*:2"], id="dense-text"
+        "feature_map: [1, 2, 2]\ndense: fc",
+        [r"dense: .* list in brackets, found 'fc' .*:2"],
+        id="dense-text",
     ),
     pytest.param(
         "feature_map: [1, 2, 2]\ndense: null", [r"dense: .* found None .*:2"], id="dense-null"
@@ -146,7 +150,7 @@ BAD = [
     ),
     pytest.param(
         "feature_map: [1, 2, 2]\ndense: [{name: a, mapping: 1}]",
-        [r"unknown key 'dense\.0\.mapping' .*:2"],
+        [r"unknown key 'dense\.0\.mapping', .*:2"],
         id="dense-mapping",
     ),
     pytest.param("heads: []", [r"heads: has too few entries, found \[\] .*:1"], id="heads-empty"),
@@ -159,7 +163,7 @@ BAD = [
     ),
     pytest.param(
         "heads:\n- feature_map: [1, 2]\n  layout: torch",
-        [r"unknown key 'heads\.0\.layout' .*:3"],
+        [r"unknown key 'heads\.0\.layout', .*:3"],
         id="layout-in-a-head",
     ),
     pytest.param(
@@ -212,11 +216,11 @@ BAD = [
         [r"rename\.: .* at least 1 character.*:3"],
         id="rename-empty",
     ),
-    pytest.param("feature_map: [1, 2, 2]\nother: 5", [r"unknown key 'other' .*:2"], id="other"),
+    pytest.param("feature_map: [1, 2, 2]\nother: 5", [r"unknown key 'other', .*:2"], id="other"),
     pytest.param(
-        "feature_map: [1, 2, 2]\nmapping: 5", [r"unknown key 'mapping' .*:2"], id="mapping"
+        "feature_map: [1, 2, 2]\nmapping: 5", [r"unknown key 'mapping', .*:2"], id="mapping"
     ),
-    pytest.param("feature_map: [1, 2, 2]\n<<: {a: 1}", [r"unknown key '<<' .*:2"], id="merge-key"),
+    pytest.param("feature_map: [1, 2, 2]\n<<: {a: 1}", [r"unknown key '<<', .*:2"], id="merge-key"),
 ]
 
 YAML_CASES = [
