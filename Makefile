@@ -62,6 +62,8 @@ endif
 
 .PHONY: convert
 convert: $(OUTPUTS)
+# What is printed goes through make, so the commands do not see how wide the terminal is.
+convert: export COLUMNS := $(if $(MAKE_TERMOUT),$(shell stty size </dev/tty 2>/dev/null | cut -d' ' -f2))
 
 # Make decides what is out of date, so an output that is may be replaced.
 define conversion

@@ -1,5 +1,6 @@
 """What all tests need of the process that they run in."""
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -10,6 +11,9 @@ from threads import torch_threads
 # No test asserts a time: this machine may be a busy one.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# Tables are as narrow as it says, also where they do not go to a terminal.
+os.environ.pop("COLUMNS", None)
 
 # A shell ignores Ctrl-C for what it starts in the background, and commands that tests start would
 # inherit that, and rightly go on where the tests interrupt them.

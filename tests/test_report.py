@@ -438,6 +438,23 @@ def test_the_terminal_view_in_a_log() -> None:
     assert shown(HANDMADE) == LAYERS + END
 
 
+def test_a_pipe_to_something_narrow_gets_a_narrow_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    console = Console(file=StringIO())
+    show(HANDMADE, console, every_tensor=False)
+    assert isinstance(console.file, StringIO)
+    _, headings, *_ = console.file.getvalue().splitlines()
+    assert headings.split() == [
+        "layer",
+        "Dense",
+        "weight",
+        "becomes",
+        "weight",
+        "outputs",
+        "verdict",
+    ]
+
+
 def test_verbose_lists_every_tensor_between_layers_and_verdict() -> None:
     text = shown(HANDMADE, every_tensor=True)
     assert text.startswith(LAYERS)

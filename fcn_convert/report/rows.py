@@ -6,6 +6,7 @@ would break even then, each row is printed by itself, a line for each of its hea
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from rich.text import Text
 from fcn_convert.errors import printable
 
 LOG_WIDTH = 1 << 16
-"""Columns where the output is no terminal."""
+"""Columns where the output is no terminal, and COLUMNS is not set."""
 
 _GAP = "  "
 """Between two columns."""
@@ -101,8 +102,11 @@ def _one_by_one(rows: Rows, room: int) -> Iterator[Text]:
 
 
 def wrap_on_terminals_only(console: Console) -> None:
-    """Let nothing be wrapped where the console is no terminal: rich would, at 80 columns."""
-    if not console.is_terminal:
+    """Let nothing be wrapped where the console is no terminal: rich would, at 80 columns.
+
+    Unless COLUMNS says how wide that is to which it goes through a pipe.
+    """
+    if not console.is_terminal and not os.environ.get("COLUMNS"):
         console.width = LOG_WIDTH
 
 
