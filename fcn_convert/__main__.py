@@ -70,10 +70,19 @@ def _report(error: Exception) -> int:
     refused = is_refused(error)
     with suppress(OSError):  # stderr may be what is full
         if refused:
-            sys.stderr.write(f"error: {ascii(str(error) or 'out of memory')[1:-1]}\n")
+            sys.stderr.write(f"error: {_refusal(error)}\n")
         else:
             traceback.print_exception(error)
     return UNUSABLE if refused else BUG
+
+
+def _refusal(error: Exception) -> str:
+    """Say what the system refused; of memory and threads it says too little by itself."""
+    said = ascii(str(error))[1:-1]
+    if isinstance(error, OSError):
+        return said
+    named = f" ({said})" if said else ""
+    return f"the system refused memory or a thread{named}; `ulimit -a` shows what it allows"
 
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from fcn_convert.atomic import FileDraft, drafted
+from fcn_convert.atomic import FileDraft, drafted, naming
 from fcn_convert.beside import (
     FILE_SUFFIX,
     check_output_name,
@@ -39,6 +39,9 @@ from fcn_convert.verify import verify
 from fcn_convert.workers import Workers, threads_to_compute
 from fcn_convert.write import write
 
+DEFAULT_REPORT = (
+    "the report goes there by default; --report FILE, or reports=[FILE], chooses another"
+)
 Progress = Callable[[int, int], None]
 """Told of the bytes done and of all bytes to do; of 0 where these are not known."""
 
@@ -88,7 +91,7 @@ def convert(
                 if level == "activations":
                     start_importing_torch()
                 for file in plan.files:
-                    with draft.file(file.name) as descriptor:
+                    with naming(draft.target), draft.file(file.name) as descriptor:
                         write(file, original, descriptor, advance)
                 with open_checkpoint(draft.path) as converted, Workers(1) as other:
                     started = other.start(_findings, resolved, state_dict, original, level)
@@ -253,7 +256,13 @@ def _report_paths(
 ) -> list[Path]:
     """Return where to write reports, checked before any work is done."""
     paths = [report_beside(target)] if reports is None else list(map(Path, reports))
-    check_paths(paths, [*inputs, target], replace=replace)
+    try:
+        check_paths(paths, [*inputs, target], replace=replace)
+    except OutputError as error:
+        if reports is None:
+            why = "reports go there by default; --report FILE, or reports=[FILE], names another"
+            raise type(error)(f"{error}; {why}") from error
+        raise
     for path in paths:
         # Regardless of case: some file systems do not tell `A` from `a`.
         if os.path.realpath(target).casefold() == os.path.realpath(path.parent).casefold():
@@ -266,7 +275,7 @@ def _write_reports(report: Report, paths: Iterable[Path], outcome: str, *, repla
         for path in paths:
             write_report(report, path, replace=replace)
     except OutputError as error:
-        raise OutputError(f"{error}; {outcome}, but its report is not") from error
+        raise OutputError(f"{error}; {outcome}") from error
 
 
 def _nbytes(state_dict: StateDict) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import assert_never
 
-from fcn_convert.errors import CheckpointError, OutputError
+from fcn_convert.errors import CheckpointError
 from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance, SourceFile, write_at
 from fcn_convert.formats.strided import Block, BlockReader, blocks, placed, strides_of
@@ -48,21 +48,18 @@ class _Range:
 def write(file: OutputFile, checkpoint: Checkpoint, descriptor: int, advance: Advance) -> None:
     """Write a planned file to one that is open and empty.
 
-    Raises OutputError where writing fails, CheckpointError where the source became shorter.
+    Raises OSError where writing fails, CheckpointError where the source became shorter.
     """
-    try:
-        match file:
-            case Written(_, steps, metadata):
-                _write_tensors(steps, metadata, checkpoint, descriptor, advance)
-            case Copied(_, _, number):
-                source = checkpoint.files[number]
-                _copy(source, descriptor, _Range(number, 0, 0, source.size), advance)
-            case ShardIndex():
-                write_at(descriptor, _index_text(file), 0)
-            case _:
-                assert_never(file)
-    except OSError as error:
-        raise OutputError(f"the output cannot be written: {error.strerror}") from error
+    match file:
+        case Written(_, steps, metadata):
+            _write_tensors(steps, metadata, checkpoint, descriptor, advance)
+        case Copied(_, _, number):
+            source = checkpoint.files[number]
+            _copy(source, descriptor, _Range(number, 0, 0, source.size), advance)
+        case ShardIndex():
+            write_at(descriptor, _index_text(file), 0)
+        case _:
+            assert_never(file)
 
 
 def _index_text(index: ShardIndex) -> bytes:

@@ -240,7 +240,10 @@ UNUSABLE: dict[str, tuple[Arrange, str]] = {
         other_map,
         r"classifier\.1\.weight has 144 input features, but feature_map 16×2×2 has 64 .*:\d\)",
     ),
-    "existing-output": (existing_output, r"\S+: exists already; --force replaces it"),
+    "existing-output": (
+        existing_output,
+        r"\S+: exists already; --force, or force=True, .*",
+    ),
     "output-is-a-loop": (looped_output, r"\S+loop: exists and is not a regular file; .*"),
     "output-is-the-source": (lambda p: [p, "-o", p, "--force"], r"\S+: is the same file as .*"),
     "report-suffix": (

@@ -370,10 +370,10 @@ def test_nothing_is_left_when_it_breaks_off(
     error: type[BaseException],
 ) -> None:
     def breaks(*_: object) -> None:
-        raise error("broken off")
+        raise error(5, "broken off")
 
     monkeypatch.setattr(conversion, moment, breaks)
-    with pytest.raises(error, match="broken off"):
+    with pytest.raises((error, OutputError), match="broken off"):
         convert(source, SPEC, output)
     assert listed(tmp_path) == {source.name}
 
@@ -482,9 +482,21 @@ def test_a_report_does_not_replace_the_spec(
     assert not output.exists()
 
 
+def test_a_full_disk_names_the_output(
+    source: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.copy_file_range", full)
+    with pytest.raises(OutputError, match=rf"^{output}: No space left on device$"):
+        convert(source, SPEC, output)
+    assert listed(output.parent) == {source.name}
+
+
 def test_an_existing_output_is_refused_without_force(source: Path, output: Path) -> None:
     output.write_bytes(b"older")
-    with pytest.raises(OutputError, match=r"out\.safetensors: exists already; --force replaces"):
+    with pytest.raises(OutputError, match=r"out\.safetensors: exists already; --force, or"):
         convert(source, SPEC, output, level="bytes")
     assert output.read_bytes() == b"older"
     convert(source, SPEC, output, level="bytes", force=True)

@@ -25,6 +25,7 @@ from corpus.shards import sharded
 from safetensors.torch import load_file, save_file
 
 from fcn_convert import torch_import
+from fcn_convert.__main__ import _report
 from fcn_convert.errors import TorchError
 
 HERE = Path(__file__).parent
@@ -167,6 +168,31 @@ def test_little_memory(folder: Path, megabytes: int) -> None:
     assert status == 0 or (status == 2 and one_sentence(stderr)), stderr
     assert status == 2 or megabytes > 400
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        pytest.param(
+            RuntimeError("can't start new thread"),
+            "error: the system refused memory or a thread (can't start new thread); `ulimit -a`",
+            id="thread",
+        ),
+        pytest.param(
+            MemoryError(), "error: the system refused memory or a thread; `ulimit -a`", id="memory"
+        ),
+        pytest.param(
+            OSError(24, "Too many open files", "x"),
+            "error: [Errno 24] Too many open files: 'x'\n",
+            id="descriptors",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_one_sentence(
+    capsys: pytest.CaptureFixture[str], error: Exception, said: str
+) -> None:
+    assert _report(error) == 2
+    assert capsys.readouterr().err.startswith(said)
 
 
 def test_an_import_of_torch_that_fails_is_told_to_all_who_wait(

@@ -314,6 +314,36 @@ def test_a_report_replaces_a_report_of_ours_or_an_empty_file_and_nothing_else(
         check_replaceable(older)
 
 
+def test_a_report_in_the_way_of_the_default_one_is_said_to_be_that(tmp_path: Path) -> None:
+    (tmp_path / "out.report.json").write_text('{"mine": 1}')
+    with pytest.raises(ExistsError, match=r"out\.report\.json: exists .*; reports go there by"):
+        run("lenet.pth", tmp_path)
+    with pytest.raises(ExistsError, match=r"or remove this one$"):
+        run("lenet.pth", tmp_path, reports=[tmp_path / "out.report.json"])
+    assert [path.name for path in tmp_path.iterdir()] == ["out.report.json"]
+
+
+def test_a_report_that_is_in_place_is_not_said_to_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+
+    def sync(folder: Path) -> None:
+        synced.append(folder)
+        if len(synced) == 2:  # the folder of the report, after that of the output
+            raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("fcn_convert.atomic.sync_folder", sync)
+    with pytest.raises(OutputError) as error:
+        run("lenet.pth", tmp_path, level="bytes")
+    report, output = tmp_path / "out.report.json", tmp_path / "out.safetensors"
+    assert report.exists()
+    assert str(error.value) == (
+        f"{report} is in place, but a power failure may undo that: its folder cannot be synced "
+        f"(Too many open files); the output {output} is in place"
+    )
+
+
 def test_a_full_disk_is_an_error_and_leaves_the_older_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fcn_convert.errors import CheckpointError, OutputError, SpecError
+from fcn_convert.errors import CheckpointError, SpecError
 from fcn_convert.formats import open_checkpoint, strided
 from fcn_convert.layers import resolve
 from fcn_convert.plan import Keep, Permute, Reshape, make_plan
@@ -569,7 +569,7 @@ def test_short_copies_and_writes_are_continued(
 
 
 @pytest.mark.parametrize("call", ["copy_file_range", "pwrite"])
-def test_a_full_disk_is_one_sentence(
+def test_a_full_disk_is_said_to_the_one_who_knows_the_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     save_file({"fc.weight": numbers(40, 24)}, tmp_path / "s.safetensors")
@@ -578,7 +578,7 @@ def test_a_full_disk_is_one_sentence(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, call, full)
-    with pytest.raises(OutputError, match=r"^the output cannot be written: No space left"):
+    with pytest.raises(OSError, match="No space left"):
         written(tmp_path / "s.safetensors", MAP, tmp_path / "o.safetensors")
 
 

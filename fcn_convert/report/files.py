@@ -55,7 +55,7 @@ def check_replaceable(path: Path, inputs: Iterable[Path] = (), *, replace: bool 
     if beginning and not re.match(BEGINNINGS[path.suffix], beginning, re.DOTALL):
         raise ExistsError(
             f"{path}: exists already, and is no report or picture of ours, which are all that "
-            "another replaces; name another, or remove it"
+            "another replaces; name another file, or remove this one"
         )
 
 

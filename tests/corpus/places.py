@@ -133,7 +133,7 @@ CASES: dict[str, tuple[Change, list[str], str]] = {
     "dry-run-to-an-output": (
         at(OUT, lambda path: path.write_text("older")),
         [IN, "--dry-run"],
-        f"{OUT}: exists already; --force replaces it",
+        f"{OUT}: exists already; --force, or force=True, replaces it",
     ),
     "report-is-the-spec": (
         lambda folder: (folder / SPEC).rename(folder / "s.json"),
@@ -149,7 +149,11 @@ CASES: dict[str, tuple[Change, list[str], str]] = {
     "output-is-called-a-pickle": (lambda _: None, [IN, "-o", "o.pth"], NO_NAME),
     "output-to-stdout": (lambda _: None, [IN, "-o", "-"], "which standard output cannot be"),
     "report-of-no-suffix": (lambda _: None, [IN, "--report", "r"], "no report has the suffix ''"),
-    "output-exists": (at(OUT, Path.touch), [IN], "exists already; --force replaces it"),
+    "output-exists": (
+        at(OUT, Path.touch),
+        [IN],
+        "exists already; --force, or force=True, replaces it",
+    ),
     "output-folder-missing": (lambda _: None, [IN, "-o", "no/o"], "its folder does not exist"),
     "output-folder-is-a-file": (lambda _: None, [IN, "-o", f"{IN}/o"], "Not a directory"),
     "report-folder-missing": (
