@@ -406,6 +406,52 @@ def test_a_quantized_model_is_not_passed_over(tmp_path: Path) -> None:
         opened(path).state_dict(None)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_quantized_dense_layers_are_not_left_out(tmp_path: Path, *, zipped: bool) -> None:
+    """Their weights lie packed in tuples, with the biases, beside convolutions that can be read."""
+    path = tmp_path / "m.pt"
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(18, 4), nn.Linear(4, 2, False))
+    quantized = torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, torch.qint8)
+    save(path, quantized.state_dict(), zipped=zipped)
+    sentence = (
+        r"2\._packed_params\._packed_params is quantized, 3\._packed_params\._packed_params is "
+        r"quantized: safetensors holds dense tensors"
+    )
+    with pytest.raises(CheckpointError, match=sentence):
+        opened(path).state_dict(None)
+
+
+@pytest.mark.parametrize(
+    ("saved", "sentence"),
+    [
+        pytest.param({}, "a dictionary of 0 entries;", id="empty"),
+        pytest.param(
+            {"net": [1, 2]},
+            "a dictionary of 1 entries, of which net is a list of 2 entries, which have no names;",
+            id="a-list",
+        ),
+        pytest.param(
+            {"w": Path("x"), "b": 1},
+            r"a dictionary of 2 entries, of which w is not a tensor: pathlib\.PosixPath;",
+            id="an-object",
+        ),
+        pytest.param(
+            {"\x1b[2J": 1},
+            r"a dictionary of 1 entries, of which \\x1b\[2J is not a tensor: 1;",
+            id="an-escape",
+        ),
+    ],
+)
+def test_what_a_file_without_tensors_holds_is_said(
+    tmp_path: Path, saved: object, sentence: str
+) -> None:
+    path = tmp_path / "m.pt"
+    save(path, saved, zipped=True)
+    with pytest.raises(CheckpointError, match=rf"only \(the whole file\), {sentence}"):
+        opened(path).state_dict(None)
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -43,6 +43,8 @@ MODULE_NOTE = (
 FOREIGN_ROLES = KNOWN_ROLES.keys() - {"weight", "bias", "0", "1"}
 """What arrays are called where layers are dictionaries, as in TensorFlow's ports."""
 ROLES = FOREIGN_ROLES | {"weight", "bias", "running_mean", "running_var"}
+_MAX_PACKED = 2
+"""Tensors of a quantized layer: weight and bias."""
 MAX_LAYER_LIST = 4
 """Arrays of a layer that is a list: weight and bias, and of a norm two more."""
 
@@ -78,7 +80,7 @@ class Search:
         Raises RecordError where a tensor lies about its place, or where the nesting explodes.
         """
         if not self._visit("", root, 0):
-            self.left_out.append(LeftOut("(the whole file)", _describe(root)))
+            self.left_out.append(LeftOut("(the whole file)", _describe_whole(root)))
         if self.found and all(found.broken for found in self.found):
             raise RecordError(self.found[0].broken)
 
@@ -251,9 +253,15 @@ class Search:
 
 
 def _record(node: Node) -> Record | Array | None:
-    """Return the tensor or array that a node rebuilds, or None."""
+    """Return the tensor or array that a node rebuilds, or None.
+
+    A list stands for the weight in it that cannot be read: a quantized layer packs its two in one.
+    """
     if isinstance(node, Tensor | Unreadable):
         return node
+    if _is_list(node):
+        packed = map(tensor_of, node[:_MAX_PACKED])
+        return next((record for record in packed if isinstance(record, Unreadable)), None)
     record = tensor_of(node)
     return array_of(node) if record is None else record
 
@@ -365,6 +373,15 @@ def _describe(node: Node) -> str:
     if "keras" in value.split("."):
         return "a pickled Keras model, which model.save('model.keras') saves by name"
     return f"not a tensor: {printable(value[:_MAX_SHOWN])}"
+
+
+def _describe_whole(node: Node) -> str:
+    """Say what the whole file holds, where nothing of it is taken: of a dictionary the first."""
+    described = _describe(node)
+    for key, value in (mapping_of(node) or {}).items():
+        name = printable(_text(key) or _key_name(key))[:_MAX_SHOWN]
+        return f"{described}, of which {name} is {_describe(value)}"
+    return described
 
 
 def _value(node: Node) -> str:
