@@ -111,7 +111,7 @@ def _find_directory(file: Readable) -> tuple[int, int, int]:
         raise _ZipError("it spans several disks")
     if wide:
         start, size, count, end = wide
-    elif _IN_ZIP64 in (size, start) or count == _IN_ZIP64_SHORT:
+    elif _IN_ZIP64 in (size, start):
         raise _ZipError("its zip64 locator is missing")
     if start + size != end:
         raise _ZipError("its directory does not end where the end record begins")
@@ -201,7 +201,7 @@ def _locate(file: Readable, entry: _Entry, limit: int) -> Member:
     agrees = all(local == size or (flags & 8 and local == 0) for local, size in sizes)
     if local_name != entry.name or method != entry.method or flags & _ENCRYPTED or not agrees:
         raise _ZipError(f"the local header of member {shown(name)} disagrees with the directory")
-    if crc and entry.crc and crc != entry.crc:
+    if crc and crc != entry.crc:
         raise _ZipError(
             f"the local header of member {shown(name)} has another CRC than the directory"
         )

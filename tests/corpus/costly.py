@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import warnings
 from collections.abc import Callable
 
@@ -76,6 +77,18 @@ def unclosed_quotes() -> bytes:
     return scripted(change)
 
 
+def names_of_gigabytes() -> bytes:
+    """A zip file whose directory has a few entries, each with a comment as long as can be."""
+    raw = bytearray(zips.archive(*[zips.A] * 520))
+    first, end = raw.index(b"PK\x01\x02"), len(raw) - 22
+    entries = [raw[at : at + 49] for at in range(first, end, 49)]
+    for entry in entries:
+        struct.pack_into("<H", entry, 32, 0xFFFF)
+    directory = b"".join(entry + bytes(0xFFFF) for entry in entries)
+    struct.pack_into("<L", raw, end + 12, len(directory))
+    return bytes(raw[:first]) + directory + bytes(raw[end:])
+
+
 COSTLY: dict[str, tuple[Callable[[], bytes], str, str]] = {
     "json-of-a-key-twice": (duplicated_key, "it names 'w99999' twice", "index.json"),
     "calls-of-one-list": (lambda: torch_zip(calls_of_one_list()), OVER, "pt"),
@@ -97,6 +110,7 @@ COSTLY: dict[str, tuple[Callable[[], bytes], str, str]] = {
         "pt",
     ),
     "torchscript-of-one-text": (unclosed_quotes, "without named weights", "pt"),
+    "zip-of-long-comments": (names_of_gigabytes, "members, or very long names", "pt"),
     "legacy-of-heavy-pickles": (heavy_pickles, OVER, "pt"),
 }
 """Bytes, what is said of them, and the suffix of their file."""

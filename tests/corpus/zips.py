@@ -168,6 +168,13 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     ),
     "local-method-differs": (archive(replace(A, local={"method": 8}), B), "disagrees"),
     "local-crc-differs": (archive(replace(A, local={"crc": 1}), B), "'m/a' has another CRC"),
+    "local-crc-alone": (archive(replace(A, central={"crc": 0}), B), "'m/a' has another CRC"),
+    "local-signature-garbled": (
+        archive(A, B)
+        .replace(b"PK\x03\x04", b"PK\x03\x05")
+        .replace(b"PK\x03\x05", b"PK\x03\x04", 1),
+        "'m/b' lies outside",
+    ),
     "local-zip64-differs": (
         archive(replace(A, local_extra=zip64_field(5, 5), local={"packed": FULL, "size": FULL}), B),
         "header of member 'm/a' disagrees",
@@ -226,6 +233,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "bytes-before-it": (PLAIN[:4] + b"..." + PLAIN[4:], "does not end where the end record"),
     "bytes-after-it": (PLAIN + b".", "its directory is missing; the file is probably truncated"),
     "only-a-signature": (PLAIN[:4], "its directory is missing"),
+    "65535-entries-said": (archive(A, B, end={"count": 0xFFFF}), "fewer entries than the 65535"),
     "zip64-locator-missing": (
         archive(A, B, end={"start": FULL}),
         "its zip64 locator is missing",
@@ -260,6 +268,10 @@ NOT_OF_TORCH: dict[str, tuple[Callable[[dict[str, bytes]], object], str]] = {
     "pickle-too-deep": (lambda m: moved(m, "a/b/"), "a zip file with no data.pkl"),
     "two-pickles": (lambda m: m.update({"x/data.pkl": b"N."}), "a zip file with 2 data.pkl"),
     "torchscript": (lambda m: m.update({"archive/constants.pkl": b""}), "a TorchScript archive"),
+    "byteorder-of-17-bytes": (
+        lambda m: m.update({"archive/byteorder": b"little" + bytes(11)}),
+        "'archive/byteorder' has 17 bytes, over 16",
+    ),
     "big-endian": (lambda m: m.update({"archive/byteorder": b"big"}), "not little-endian"),
     "pickle-of-another-case": (
         lambda m: m.update({"archive/DATA.PKL": b"N."}),
