@@ -35,6 +35,10 @@ _PART = 1 << 20
 """Bytes unpacked at a time."""
 _ENCRYPTED = 0x2041
 """Flag bits 0 (encrypted), 6 (strongly) and 13 (directory masked)."""
+_PATCH = 0x20
+"""Flag bit 5: the data are what changes those of another file."""
+_FOLDER = 0x10
+"""The attribute of a folder, in DOS: torch takes no bytes of a member that has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +58,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A directory entry: the place of the local header, and what it must say again."""
+    """A directory entry: the place of the local header, and what it must say again.
+
+    attributes: those that DOS gives the file.
+    """
 
     name: bytes
     flags: int
+    attributes: int
     method: int
     crc: int
     compressed: int
@@ -99,7 +107,7 @@ def _find_directory(file: Readable) -> tuple[int, int, int]:
     at = tail.rfind(b"PK\x05\x06")
     while at >= 0:
         if at + _END.size <= len(tail):
-            _, disk, first_disk, _, count, size, start, comment = _END.unpack_from(tail, at)
+            _, *disks, here, count, size, start, comment = _END.unpack_from(tail, at)
             if at + _END.size + comment == len(tail):
                 break
         at = tail.rfind(b"PK\x05\x06", 0, at)
@@ -107,7 +115,7 @@ def _find_directory(file: Readable) -> tuple[int, int, int]:
         raise _ZipError("its directory is missing; the file is probably truncated")
     end = tail_start + at
     wide = _find_zip64(file, end)
-    if {disk, first_disk} - ({0, _IN_ZIP64_SHORT} if wide else {0}):
+    if set(disks) - ({0, _IN_ZIP64_SHORT} if wide else {0}) or here != count:
         raise _ZipError("it spans several disks")
     if wide:
         start, size, count, end = wide
@@ -124,14 +132,18 @@ def _find_zip64(file: Readable, end: int) -> tuple[int, int, int, int] | None:
     """Return the same as the end record at `end`, and its own offset, if there is a zip64 one."""
     if end < _LOCATOR.size:
         return None
-    signature, _, at, _ = _LOCATOR.unpack(file.pread(end - _LOCATOR.size, _LOCATOR.size))
+    signature, disk, at, disks = _LOCATOR.unpack(file.pread(end - _LOCATOR.size, _LOCATOR.size))
     if signature != b"PK\x06\x07":
         return None
     if at + _END64.size > end - _LOCATOR.size:
         raise _ZipError("its zip64 locator points outside of the file")
-    signature, *_, count, size, start = _END64.unpack(file.pread(at, _END64.size))
+    signature, _, _, _, *others, here, count, size, start = _END64.unpack(
+        file.pread(at, _END64.size)
+    )
     if signature != b"PK\x06\x06":
         raise _ZipError("its zip64 end record is missing")
+    if any((disk, *others)) or disks > 1 or here != count:
+        raise _ZipError("it spans several disks")
     return start, size, count, at
 
 
@@ -140,18 +152,18 @@ def _entries(directory: bytes, count: int) -> Iterator[_Entry]:
     for _ in range(count):
         if at + _ENTRY.size > len(directory):
             raise _ZipError(f"its directory has fewer entries than the {count} of its end record")
-        (signature, _, _, flags, method, _, _, crc, compressed, nbytes, *lengths, header) = (
+        (signature, _, _, flags, method, _, _, crc, compressed, nbytes, *rest, header) = (
             _ENTRY.unpack_from(directory, at)
         )
         if signature != b"PK\x01\x02":
             raise _ZipError("its directory is malformed")
-        name_length, extra_length, comment_length = lengths[:3]
+        name_length, extra_length, comment_length, _, _, attributes = rest
         at += _ENTRY.size
         name = directory[at : at + name_length]
         extra = directory[at + name_length : at + name_length + extra_length]
         at += name_length + extra_length + comment_length
         nbytes, compressed, header = _widened(extra, nbytes, compressed, header)
-        yield _Entry(name, flags, method, crc, compressed, nbytes, header)
+        yield _Entry(name, flags, attributes, method, crc, compressed, nbytes, header)
     if at != len(directory):
         raise _ZipError(f"its directory has other bytes than the {count} entries of its end record")
 
@@ -183,6 +195,8 @@ def _locate(file: Readable, entry: _Entry, limit: int) -> Member:
     name = entry.name.decode("utf-8", "surrogateescape")
     if entry.flags & _ENCRYPTED:
         raise _ZipError(f"member {shown(name)} is encrypted")
+    if entry.flags & _PATCH or (entry.attributes & _FOLDER and entry.nbytes):
+        raise _ZipError(f"member {shown(name)} is a patch or a folder, and has bytes")
     if not entry.method and entry.compressed != entry.nbytes:
         raise _ZipError(f"member {shown(name)} is not compressed, but has two sizes")
     if entry.header + _LOCAL.size > limit:

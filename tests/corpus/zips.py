@@ -32,6 +32,7 @@ class Part:
     local: dict[str, int] | None = None
     central: dict[str, int] | None = None
     local_name: bytes | None = None
+    attributes: int = 0
 
     def sizes(self, said: dict[str, int] | None) -> dict[str, int]:
         size = len(self.data)
@@ -58,7 +59,7 @@ def archive(
         directory += b"PK\x01\x02" + struct.pack(
             "<HHHHHHLLLHHHHHLL",
             *(20, 20, part.flags, part.method, 0, 0, said["crc"], said["packed"], said["size"]),
-            *(len(part.name), len(part.extra), 0, 0, 0, 0, said.get("header", at)),
+            *(len(part.name), len(part.extra), 0, 0, 0, part.attributes, said.get("header", at)),
         )
         directory += part.name + part.extra
     said = {
@@ -74,7 +75,7 @@ def archive(
         + b"PK\x05\x06"
         + struct.pack(
             "<HHHHLLH",
-            *(said["disk"], said["disk"], said["count"], said["count"]),
+            *(said["disk"], said["disk"], said.get("here", said["count"]), said["count"]),
             *(said["size"], said["start"], said.get("comment", len(comment))),
         )
         + comment
@@ -121,17 +122,30 @@ ACCEPTED = {
     "comment-with-a-signature": archive(A, B, comment=b"PK\x05\x06 and more"),
     "comment-of-signatures": archive(A, B, comment=b"PK\x05\x06" * 16_000),
     "empty-member": archive(Part(b"m/empty", b""), A, B),
+    "folder": archive(Part(b"m/", b"", attributes=0x10), A, B),
+    "attributes": archive(replace(A, attributes=0x81A40020), B),
     "name-not-utf8": archive(Part(b"m/\xff", b""), A, B),
 }
 
 
-def end64(raw: bytes, *, at: int = 0, start: int | None = None, count: int = 2) -> bytes:
+def end64(
+    raw: bytes,
+    *,
+    at: int = 0,
+    start: int | None = None,
+    count: int = 2,
+    here: int | None = None,
+    disk: int = 0,
+    disks: int = 1,
+) -> bytes:
     """Put a zip64 end record and its locator before the end record, whose numbers it repeats."""
     _, size, place = struct.unpack("<HLL", raw[-12:-2])
     record = b"PK\x06\x06" + struct.pack(
-        "<QHHLLQQQQ", 44, 45, 45, 0, 0, count, count, size, place if start is None else start
+        "<QHHLLQQQQ",
+        *(44, 45, 45, disk, disk, count if here is None else here, count, size),
+        place if start is None else start,
     )
-    locator = b"PK\x06\x07" + struct.pack("<LQL", 0, len(raw) - 22 + at, 1)
+    locator = b"PK\x06\x07" + struct.pack("<LQL", disk, len(raw) - 22 + at, disks)
     return raw[:-22] + record + locator + raw[-22:]
 
 
@@ -228,6 +242,12 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
         "spans several disks",
     ),
     "zip64-on-several-disks": (end64(archive(A, B, end={"disk": 1})), "spans several disks"),
+    "zip64-of-another-disk": (end64(PLAIN, disk=1), "spans several disks"),
+    "zip64-of-two-disks": (end64(PLAIN, disks=2), "spans several disks"),
+    "zip64-entries-elsewhere": (end64(PLAIN, here=1), "spans several disks"),
+    "entries-elsewhere": (archive(A, B, end={"here": 1}), "spans several disks"),
+    "folder-with-bytes": (archive(replace(A, attributes=0x10), B), "is a patch or a folder"),
+    "patch": (archive(replace(A, flags=0x20), B), "is a patch or a folder"),
     "comment-cut": (archive(A, B, comment=b"hello")[:-1], "its directory is missing"),
     "comment-longer-than-said": (archive(A, B, end={"comment": 1}), "its directory is missing"),
     "bytes-before-it": (PLAIN[:4] + b"..." + PLAIN[4:], "does not end where the end record"),
