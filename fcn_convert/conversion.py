@@ -170,7 +170,8 @@ def _resolved(spec: Spec, original: Checkpoint) -> tuple[StateDict, Resolved]:
             raise
         raise SpecError(*error.problems, *doubts) from None
     doubts += tuple(unlisted_doubts(resolved, state_dict))
-    return state_dict, replace(resolved, warnings=(*resolved.warnings, *doubts))
+    warnings = (*original.index.warnings, *resolved.warnings, *doubts)
+    return state_dict, replace(resolved, warnings=warnings)
 
 
 def _passed(report: Report) -> Report:

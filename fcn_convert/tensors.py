@@ -276,6 +276,7 @@ class Index:
     state_dicts: the state dicts found, in file order.
     left_out: entries of the file that belong to no state dict, with the reason.
     notes: what a reader should know about how names were derived.
+    warnings: what is odd about the file, whatever is done with it.
     metadata: texts that the file's author stored beside the tensors.
     checksums: what the container says of its parts; held against them only where bytes are read.
     shards: the files beside an index that hold the tensors; none where one file holds everything.
@@ -287,6 +288,7 @@ class Index:
     state_dicts: tuple[StateDict, ...]
     left_out: tuple[LeftOut, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
     checksums: tuple[Checksum, ...] = ()
     shards: tuple[Shard, ...] = ()

@@ -1,19 +1,27 @@
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copyreg
+import datetime as dt
+import decimal
+import functools
 import gc
 import io
 import os
 import pickle
+import random
 import re
 import sys
 import tracemalloc
+import uuid
 import warnings
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from corpus.calls import Made, dumped
@@ -33,6 +41,8 @@ from corpus.pickles import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fcn_convert import CheckFailedError, convert
+from fcn_convert.cli.inspect_view import about
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats import open_checkpoint, pickle_machine, torch_records
 from fcn_convert.formats.pickle_machine import MAX_TEXT, PlacedBytes
@@ -46,6 +56,7 @@ from fcn_convert.formats.pickles import (
     read_pickle,
 )
 from fcn_convert.formats.source import SourceFile
+from fcn_convert.infer.inspection import inspect_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +262,128 @@ def shape(node: Any) -> Any:
 )
 def test_calls_are_inert(place: Path, raw: bytes, expected: object) -> None:
     assert shape(read(place, raw)) == expected
+
+
+@pytest.mark.parametrize(
+    ("raw", "running"),
+    [
+        pytest.param(b"cos\nsystem\n.", (), id="named-and-not-called"),
+        pytest.param(b"cos\nsystem\n(K\x01tR.", ("os.system",), id="REDUCE"),
+        pytest.param(b"(K\x01ios\nsystem\n.", ("os.system",), id="INST"),
+        pytest.param(b"(cos\nsystem\nK\x01o.", ("os.system",), id="OBJ"),
+        pytest.param(b"cos\nsystem\nK\x01\x85\x81.", ("os.system",), id="NEWOBJ"),
+        pytest.param(b"cos\nsystem\nK\x01\x85}\x92.", ("os.system",), id="NEWOBJ_EX"),
+        pytest.param(b"cos\nsystem\n(K\x01tR0N.", ("os.system",), id="thrown-away"),
+        pytest.param(
+            b"cos\nsystem\n(K\x01tRcnt\nsystem\n)R\x86.", ("nt.system", "os.system"), id="2"
+        ),
+        pytest.param(b"c__builtin__\neval\n)R.", ("__builtin__.eval",), id="eval"),
+        pytest.param(b"cbuiltins\ngetattr\n)R.", (), id="getattr"),
+        pytest.param(b"cbuiltins\nset\n)R.", (), id="set"),
+        pytest.param(b"csubprocess\nPopen\n)R.", ("subprocess.Popen",), id="a-class"),
+        pytest.param(b"cos.path\njoin\n)R.", ("os.path.join",), id="of-a-module-within"),
+        pytest.param(
+            b"\x8c\x07logging\x8c\x09os.system\x93)R.", ("logging.os.system",), id="through-another"
+        ),
+        pytest.param(b"cmy.os\nMine\n)R.", (), id="a-users-module"),
+        pytest.param(b"cos_tools\nsystem\n)R.", (), id="a-longer-name"),
+    ],
+)
+def test_calls_that_would_run_something_are_known(
+    place: Path, raw: bytes, running: tuple[str, ...]
+) -> None:
+    assert whole(place, raw).running == {*running}
+
+
+def test_calls_of_a_very_long_name_cost_little(place: Path) -> None:
+    assert whole(place, b"cos\n" + b"x" * 60_000 + b"\n)R.").running == {"os." + "x" * 97}
+
+
+ORDINARY = {
+    "options": argparse.Namespace(lr=0.1, out=Path("runs")),
+    "when": dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
+    "numpy": np.random.default_rng(1).normal(size=3),
+    "scalar": np.float32(1),
+    "random": random.getstate(),
+    "partial": functools.partial(torch.nn.ReLU, inplace=True),
+    "counts": Counter("abc"),
+    "many": defaultdict(list, a=[1]),
+    "set": {1, 2},
+    "range": range(3),
+    "bound": "".join,
+    "decimal": decimal.Decimal("0.1"),
+    "id": uuid.UUID(int=1),
+    "size": torch.Size([1, 2]),
+    "dtype": torch.float16,
+    "device": torch.device("cpu"),
+    "module": torch.nn.Linear(2, 3),
+    "made": Made(dict),
+}
+
+
+@pytest.mark.parametrize("protocol", range(2, 6))
+@pytest.mark.parametrize("name", ORDINARY)
+def test_what_trainers_save_beside_weights_is_not_warned_of(
+    tmp_path: Path, name: str, protocol: int
+) -> None:
+    path = tmp_path / "m.pt"
+    weights = {"fc.weight": torch.ones(3, 2), "fc.bias": torch.ones(3)}
+    for zipped in (True, False):
+        torch.save(
+            {"model": weights, name: ORDINARY[name]},
+            path,
+            pickle_protocol=protocol,
+            _use_new_zipfile_serialization=zipped,
+        )
+        with open_checkpoint(path) as checkpoint:
+            assert checkpoint.index.warnings == ()
+
+
+def of_shards(path: Path, payload: object) -> None:
+    torch.save({"fc.weight": torch.ones(4, 8), "x": payload}, path.with_name("s.bin"))
+    path.write_text('{"weight_map": {"fc.weight": "s.bin"}}')
+
+
+def an_array(path: Path, payload: object) -> None:
+    state: Any = {"fc.weight": np.ones((4, 8), "f4"), "x": payload}
+    np.save(path, state)
+
+
+WRITERS: dict[str, tuple[str, Callable[[Path, object], object]]] = {
+    "zip": ("m.pt", lambda path, x: torch.save({"fc.weight": torch.ones(4, 8), "x": x}, path)),
+    "legacy": (
+        "m.pt",
+        lambda path, x: torch.save(
+            {"fc.weight": torch.ones(4, 8), "x": x}, path, _use_new_zipfile_serialization=False
+        ),
+    ),
+    "pickle": (
+        "m.pkl",
+        lambda path, x: path.write_bytes(pickle.dumps({"fc.weight": np.ones((4, 8)), "x": x})),
+    ),
+    "npy": ("m.npy", an_array),
+    "shards": ("m.bin.index.json", of_shards),
+}
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_file_that_asks_to_run_something_is_warned_of_and_converted(
+    tmp_path: Path, writer: str
+) -> None:
+    name, write = WRITERS[writer]
+    path = tmp_path / name
+    write(path, Made(os.mkdir, str(tmp_path / "planted")))
+    said = rf"its pickle asks to call {os.mkdir.__module__}\.mkdir, as .* nothing of it was run"
+    report = convert(path, {"feature_map": [2, 2, 2]}, tmp_path / "o.safetensors", level="bytes")
+    [warning] = report.warnings
+    assert re.search(said, warning)
+    assert report.verdict.passed
+    with pytest.raises(CheckFailedError, match=said):
+        convert(path, {"feature_map": [2, 2, 2]}, tmp_path / "p.safetensors", strict=True)
+    found = inspect_checkpoint(path)
+    assert found.file["warnings"] == [warning]
+    assert f"warning: {warning}" in list(about(found))
+    assert not (tmp_path / "planted").exists()
 
 
 def test_build_gives_state(place: Path) -> None:

@@ -57,6 +57,7 @@ def about(found: Inspection) -> Iterator[str]:
     """Say what the file is, and what lies in it."""
     file = found.file
     yield f"{file['path']} ({file['format']}, {size(file['bytes'])})"
+    yield from (f"warning: {warning}" for warning in file["warnings"])
     yield from (f"note: {note}" for note in file["notes"])
     yield from (_state_dict(entry) for entry in found.state_dicts)
     for entry in found.state_dicts:

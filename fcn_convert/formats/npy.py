@@ -7,12 +7,13 @@ way to keep a dictionary of layers in one file.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.numpy_records import column_major, dtype_named, objects_of
 from fcn_convert.formats.pickle_files import index_of
+from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import read_pickle
 from fcn_convert.formats.source import Files, Readable
 from fcn_convert.formats.torch_pickled import PickledStorages
@@ -52,10 +53,11 @@ def read_index(files: Files) -> Index:
         code, shape, is_fortran, start = _fields(file)
         if _is_of_objects(code):
             storages = PickledStorages(files)
-            root = read_pickle(file, start, file.size, storages.calls).root
-            objects = objects_of(root) or []
+            pickle = read_pickle(file, start, file.size, storages.calls)
+            objects = objects_of(pickle.root) or []
             only = objects[0] if len(objects) == 1 else objects
-            return index_of(files, only, "npy (pickle)", storages)
+            index = index_of(files, only, "npy (pickle)", storages)
+            return replace(index, warnings=tuple(warnings_of(file.path, pickle.running)))
         header = read_header(file)
         if not isinstance(header, Header):
             raise RecordError(header)

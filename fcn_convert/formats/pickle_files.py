@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats import torch_distributed
 from fcn_convert.formats.layouts import in_paddle_layout
 from fcn_convert.formats.numpy_records import locate_array
+from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import Node, read_pickle
 from fcn_convert.formats.source import Files
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
@@ -47,10 +50,12 @@ def read_index(files: Files) -> Index:
         raise CheckpointError(f"{files.main.path}: {_OF_JOBLIB}")
 
     known = {**storages.calls, **dict.fromkeys(_JOBLIB, refused)}
-    root = read_pickle(files.main, 0, files.main.size, known).root
-    if torch_distributed.is_metadata(root):
-        return torch_distributed.index_of(files, root)
-    return index_of(files, root, "pickle", storages)
+    pickle = read_pickle(files.main, 0, files.main.size, known)
+    if torch_distributed.is_metadata(pickle.root):
+        index = torch_distributed.index_of(files, pickle.root)
+    else:
+        index = index_of(files, pickle.root, "pickle", storages)
+    return replace(index, warnings=tuple(warnings_of(files.main.path, pickle.running)))
 
 
 def index_of(files: Files, root: Node, kind: str, storages: PickledStorages) -> Index:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sys import getsizeof
 from typing import Any
 
+from fcn_convert.formats.pickled_calls import MAX_NAME, runs_something
 from fcn_convert.formats.source import Readable
 
 MAX_OPERATIONS = 10_000_000
@@ -147,7 +148,7 @@ class Window:
 
 
 class Machine:
-    """The stack, the marks and the memo of one pickle.
+    """The stack, the marks and the memo of one pickle, and what it asks to call that runs things.
 
     known: what the calls of some functions stand for, by their dotted names, made of the arguments.
     held: bytes of memory that count as this pickle's, too: those of pickles read before it.
@@ -166,6 +167,7 @@ class Machine:
         self.memo: list[Node] = []
         self.scattered: dict[int, Node] = {}
         self.persistents: list[Persistent] = []
+        self.running: set[str] = set()
         self.memory = held
 
     def run(self, operations: Mapping[bytes, Callable[[Machine], None]]) -> Node:
@@ -276,8 +278,11 @@ class Machine:
         """Push what a call would have made, or, where that is known, what it stands for."""
         if self.known and isinstance(function, Global) and function.path in self.known:
             self.push(self.known[function.path](arguments), 88)
-        else:
-            self.push(Call(function, arguments), 88)
+            return
+        if isinstance(function, Global) and runs_something(function.module, function.name):
+            self.spend(2 * MAX_NAME)
+            self.running.add(function.path[:MAX_NAME])
+        self.push(Call(function, arguments), 88)
 
     def store(self, pairs: Sequence[Node]) -> None:
         """Set items, given as key, value, key, value, …, on the top of the stack."""

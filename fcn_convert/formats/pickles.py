@@ -49,13 +49,15 @@ _ESCAPED = re.compile(
 class Pickle:
     """A pickle that was read: its object, its persistent ids in order, and where it ended.
 
-    held: what its nodes take, and those of the pickles before it, in bytes.
+    held: what its nodes take, and those of the pickles before it, in bytes. running: names that it
+    asks to call and that run something, which no checkpoint needs.
     """
 
     root: Node
     persistents: tuple[Persistent, ...]
     end: int
     held: int
+    running: frozenset[str] = frozenset()
 
 
 def read_pickle(
@@ -79,7 +81,8 @@ def read_pickle(
         raise CheckpointError(
             f"{file.path}: malformed pickle at byte {window.position}: {error}"
         ) from error
-    return Pickle(root, tuple(machine.persistents), window.position, machine.memory)
+    persistents, running = tuple(machine.persistents), frozenset(machine.running)
+    return Pickle(root, persistents, window.position, machine.memory, running)
 
 
 def _decoded(raw: bytes, encoding: str, errors: str = "strict") -> str:

@@ -66,6 +66,7 @@ def read_index(files: Files) -> Index:
         f"sharded {kind}",
         (state_dict,),
         notes=tuple(sorted(notes)),
+        warnings=tuple(warning for part in parts for warning in part.warnings),
         checksums=tuple(checksum for part in parts for checksum in part.checksums),
         shards=tuple(part.shard for part in parts),
     )
@@ -114,6 +115,7 @@ class _Part:
     left_out: tuple[LeftOut, ...]
     unreadable: tuple[LeftOut, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
     checksums: tuple[Checksum, ...]
 
 
@@ -152,6 +154,7 @@ def _read(files: Files, name: str, number: int, expected: set[str]) -> _Part:
         (*found.left_out, *index.left_out),
         found.unreadable,
         index.notes,
+        index.warnings,
         tuple(replace(checksum, file=number) for checksum in index.checksums),
     )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.numpy_records import locate_array
-from fcn_convert.formats.pickles import Node, Persistent, read_pickle
+from fcn_convert.formats.pickled_calls import warnings_of
+from fcn_convert.formats.pickles import Node, Persistent, Pickle, read_pickle
 from fcn_convert.formats.source import Files, Readable
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
 from fcn_convert.formats.torch_records import (
@@ -42,16 +43,17 @@ def recognises(head: bytes) -> bool:
 def read_index(files: Files) -> Index:
     """Index a legacy torch file; raises CheckpointError where it is malformed."""
     try:
-        root, places = _read(files.main, files.main.size)
+        model, places = _read(files.main, files.main.size)
         search = Search(
             lambda name, tensor: _locate(name, tensor, places),
             lambda name, array: locate_array(name, array, files),
         )
-        search.run(root)
+        search.run(model.root)
     except RecordError as error:
         raise CheckpointError(f"{files.main.path}: {error}") from error
     notes = (MODULE_NOTE,) if search.from_modules else ()
-    return Index("torch (legacy)", tuple(search.found), tuple(search.left_out), notes)
+    warnings = tuple(warnings_of(files.main.path, model.running))
+    return Index("torch (legacy)", tuple(search.found), tuple(search.left_out), notes, warnings)
 
 
 def read_storage(file: Readable) -> tuple[Storage, int, int]:
@@ -59,15 +61,15 @@ def read_storage(file: Readable) -> tuple[Storage, int, int]:
 
     Raises CheckpointError or RecordError where it holds something else.
     """
-    root, places = _read(file, min(file.size, MAX_STORAGE_PICKLES))
-    storage = storage_of(root)
+    model, places = _read(file, min(file.size, MAX_STORAGE_PICKLES))
+    storage = storage_of(model.root)
     if storage is None or storage.key not in places:
         raise RecordError("it does not hold a storage")
     return storage, *places[storage.key]
 
 
-def _read(file: Readable, limit: int) -> tuple[Node, dict[str, tuple[int, int]]]:
-    """Read the object, and where each storage's values begin, and their bytes.
+def _read(file: Readable, limit: int) -> tuple[Pickle, dict[str, tuple[int, int]]]:
+    """Read the pickle of the object, and where each storage's values begin, and their bytes.
 
     limit: where the pickles end at the latest.
     """
@@ -80,7 +82,7 @@ def _read(file: Readable, limit: int) -> tuple[Node, dict[str, tuple[int, int]]]
     _check_header(file, header)
     model = read_pickle(file, end, limit, held=held)
     keys = read_pickle(file, model.end, limit, held=model.held)
-    return model.root, _places(file, keys.root, keys.end, _declared(model.persistents))
+    return model, _places(file, keys.root, keys.end, _declared(model.persistents))
 
 
 def _check_header(file: Readable, header: list[Node]) -> None:

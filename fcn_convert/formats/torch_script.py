@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.numpy_records import locate_array
+from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import Call, Global, Node
 from fcn_convert.formats.source import Files, Readable
 from fcn_convert.formats.state_dicts import MAX_MODULES, Search
@@ -50,7 +51,8 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
     search = Search(archive.locate, lambda name, array: locate_array(name, array, files))
     modules = _Modules(files.main, members, folder)
     try:
-        search.collect("", modules.entries(archive.root()))
+        pickle = archive.read()
+        search.collect("", modules.entries(pickle.root))
     except RecordError as error:
         raise CheckpointError(f"{path}: {error}") from error
     if not search.found[0].tensors and not search.found[0].unreadable:
@@ -59,7 +61,8 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
             "code; save the state_dict() of the module before torch.jit.freeze"
         )
     found = tuple(search.found)
-    return Index("TorchScript", found, notes=(NOTE,), checksums=checksums(values))
+    warnings = tuple(warnings_of(path, pickle.running))
+    return Index("TorchScript", found, (), (NOTE,), warnings, checksums=checksums(values))
 
 
 @dataclass

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.numpy_records import locate_array
+from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import Node, Persistent, Pickle, read_pickle
 from fcn_convert.formats.source import Files, Part, Readable
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
@@ -75,7 +76,8 @@ def _read(files: Files, file: Readable, members: Mapping[str, Member], start: in
     notes = (MODULE_NOTE,) if search.from_modules else ()
     found, left_out = tuple(search.found), tuple(search.left_out)
     sums = (replace(part, offset=start + part.offset) for part in checksums(members.values()))
-    return Index("torch (zip)", found, left_out, notes, checksums=tuple(sums))
+    warnings = tuple(warnings_of(file.path, pickle.running))
+    return Index("torch (zip)", found, left_out, notes, warnings, checksums=tuple(sums))
 
 
 def _check_storages(persistents: Iterable[Persistent]) -> None:

@@ -59,6 +59,7 @@ def inspect_checkpoint(checkpoint: Path, state_dict: str | None = None) -> Inspe
                 "format": index.format,
                 "bytes": opened.nbytes,
                 "notes": list(index.notes),
+                "warnings": list(index.warnings),
                 "metadata": dict(index.metadata),
             },
             state_dicts=[_summary(found) for found in index.state_dicts],
