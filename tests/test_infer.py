@@ -410,6 +410,29 @@ def test_a_choice_is_offered_between_maps_of_the_channels_before_it() -> None:
     assert {fmap.channels for fmap in offered} == {128}
 
 
+@pytest.mark.parametrize("kernel", [(1, 5), (5, 1)], ids=["along W", "along H"])
+def test_a_row_is_taken_where_no_kernel_looks_along_the_other_axis_unless_weights_say_no(
+    kernel: tuple[int, int],
+) -> None:
+    """As of nine sensors whose signals are convolved one by one: the map is 9 × 20, and no row."""
+    torch.manual_seed(0)
+    shapes = {"conv.weight": (8, 8, *kernel), "fc.weight": (48, 8 * 180)}
+    maps = candidate_maps(Network(index_of(shapes)), "fc")
+    row, places = ((1, 180), (9, 20)) if kernel[0] == 1 else ((180, 1), (20, 9))
+    assert maps.likeliest == FeatureMap("CHW", (8, *row))
+    axis = "H" if kernel[0] == 1 else "W"
+    for sizes, is_row in ((row, True), (places, False)):
+        weights = Sample(smooth(8, *sizes, "CHW"))
+        decision = decide(maps, weigh([weights], readings(maps.candidates)), "")
+        assert f"taken for a row, as no kernel looks along {axis}" in decision.remarks[0]
+        right = Reading(FeatureMap("CHW", (8, *sizes)), "CHW")
+        if is_row:
+            assert decision.reading == right
+        else:
+            assert decision.reading is None
+            assert decision.alternatives[0] == right
+
+
 def test_what_shapes_put_first_is_offered_where_weights_go_with_others() -> None:
     first = FeatureMap("CHW", (64, 4, 4))
     others = [FeatureMap("CHW", (c, 1024 // c // 2, 2)) for c in (1, 2, 4, 8, 16, 32, 128)]

@@ -164,10 +164,13 @@ def _because(maps: Maps, fmap: FeatureMap) -> str:
     channels = f"{fmap.channels} channels come before it"
     if fmap.features == fmap.channels:
         return f"{channels}, as many as its inputs: a pooled map"
-    area = fmap.features // fmap.channels
+    left = f"{channels}, so that {fmap.features // fmap.channels} places are left"
     if maps.sureness == "square":
-        return f"{channels}, so that {area} places are left: taken for a square"
-    return f"{channels}, so that {area} places are left"
+        return f"{left}: taken for a square"
+    if maps.sureness == "row":
+        axis = fmap.axes[1 + fmap.kernel.index(1)]
+        return f"{left}: taken for a row, as no kernel looks along {axis}"
+    return left
 
 
 def _nothing(evidence: Evidence | None) -> str:

@@ -21,8 +21,9 @@ MAX_CANDIDATES = 40
 MAX_FEATURES = 1 << 24
 """Inputs of a layer whose factors are looked for."""
 
-Sureness = Literal["stated", "shapes", "square", "open"]
-"""Whether the file says the map; or shapes leave one; or one, if it is square; or leave it open."""
+Sureness = Literal["stated", "shapes", "square", "row", "open"]
+"""Whether the file says the map; or shapes leave one; or one, if it is square, or if it is 1 long
+where no kernel looks along; or leave it open."""
 
 
 @dataclass(frozen=True)
@@ -186,9 +187,10 @@ def _shapes(area: int, spatial: _Spatial) -> tuple[list[tuple[int, ...]], Surene
     if spatial.axes == 3:
         volumes = [(d, *plane) for d in _divisors(area) for plane in planes(area // d)]
         return sorted(volumes, key=lambda sizes: max(sizes) - min(sizes)), "open"
-    if sum(spatial.flat) == 1:
-        return [(1, area) if spatial.flat[0] else (area, 1)], "shapes"
     found = planes(area)
+    if sum(spatial.flat) == 1:
+        row = (1, area) if spatial.flat[0] else (area, 1)
+        return [row, *(plane for plane in found if plane != row)], "row"
     return found, "square" if found[0][0] == found[0][1] else "open"
 
 
