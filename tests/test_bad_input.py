@@ -36,7 +36,13 @@ def test_every_case_has_an_id_of_its_own() -> None:
     assert len({case.id for case in BAD}) == len(BAD) > 700
 
 
-@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in BAD])
+CASES = [
+    pytest.param(case, id=case.id, marks=[pytest.mark.heavy] if case.is_heavy else [])
+    for case in BAD
+]
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_one_sentence_and_nothing_else(
     server: Server, tmp_path: Path, case: Case
 ) -> None:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
 import zlib
 from importlib import import_module
 from pathlib import Path
@@ -11,7 +17,7 @@ import numpy as np
 import pytest
 
 from fcn_convert.errors import CheckpointError
-from fcn_convert.formats import open_checkpoint
+from fcn_convert.formats import hdf5, open_checkpoint
 
 pytestmark = pytest.mark.heavy  # h5py, of the extra dev-heavy
 
@@ -94,3 +100,136 @@ def test_numbers_of_another_form_are_read_as_h5py_reads_them(h5py: Any, tmp_path
         dataset = h5py.h5d.create(file.id, b"w", biased, space)
         dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
     assert (values_of(tmp_path / "m.h5")["w"] == values).all()
+
+
+# The process that reads a file may die, or say anything.
+
+
+def answering(*answers: object, then: str = "") -> str:
+    """The program of a process that gives these answers, and then does something."""
+    lines = "".join(json.dumps(answer) + "\n" for answer in answers)
+    return f"import os, signal, sys; sys.stdout.write({lines!r}); sys.stdout.flush(); {then}"
+
+
+def killed(name: str) -> str:
+    return answering(["group", ""], then=f"os.kill(os.getpid(), signal.{name})")
+
+
+WEIGHT = ["array", "fc.weight", "<f4", [5, 4], 512]
+PACKED = ["unpacked", "w", "<f4", [2, 2]]
+MISBEHAVED: dict[str, tuple[str, str]] = {
+    "crashed": (killed("SIGSEGV"), r"library crashed on it \(Segmentation fault\): it is damaged"),
+    "gave up": (killed("SIGABRT"), r"library crashed on it \(Aborted\)"),
+    "killed": (killed("SIGKILL"), "the process that reads it was killed, as the system does"),
+    "out of its time": (killed("SIGXCPU"), "was at work on it for too long"),
+    "out of time": (killed("SIGALRM"), "was at work on it for too long"),
+    "left": (answering(["group", ""], then="sys.exit(3)"), r"crashed on it \(status 3\)"),
+    "said nothing": ("", r"crashed on it \(status 0\)"),
+    "broke off in values": (answering(PACKED, ["values", 16]), r"crashed on it \(status 0\)"),
+    "no JSON": ("print('x')", "an answer that makes no sense"),
+    "nested": ("print('[' * 100_000)", "an answer that makes no sense"),
+    "no list": (answering({"end": 1}), "an answer that makes no sense"),
+    "unknown": (answering(["grape", "a"]), "an answer that makes no sense"),
+    "values of no array": (answering(["values", 4]), "an answer that makes no sense"),
+    "too many values": (answering(PACKED, ["values", 17]), "an answer that makes no sense"),
+    "no values": (answering(PACKED, ["values", 0]), "an answer that makes no sense"),
+    "other than values": (answering(PACKED, WEIGHT), "an answer that makes no sense"),
+    "attribute of no group": (answering(["attribute", "g", "a", "b"]), "makes no sense"),
+    "unknown dtype": (answering(["array", "w", "<q4", [5], 0]), "makes no sense"),
+    "array twice": (answering(WEIGHT, WEIGHT), "two arrays called 'fc.weight'"),
+    "beyond the file": (answering([*WEIGHT[:4], 1 << 40]), "it ends at byte 1099511627856, the"),
+    "before the file": (answering([*WEIGHT[:4], -4]), "its offset is not a natural number"),
+    "offset of text": (answering([*WEIGHT[:4], "0"]), "its offset is not a natural number"),
+    "negative": (answering(["array", "w", "<f4", [-1], 0]), "one of its sizes is not a natural"),
+    "overflow": (answering(["array", "w", "<f4", [1 << 62, 4], 0]), "overflows"),
+    "no shape": (answering(["array", "w", "<f4", 5, 0]), "its sizes are not"),
+    "a terabyte": (answering(["unpacked", "w", "<f4", [1 << 38]]), "unpacks to more than"),
+    "without end": ('while True: print(\'["group", "a"]\')', "has more entries, or longer names"),
+    "a line without end": ("while True: print('x' * 65536, end='')", "has more entries, or longer"),
+    "refused in colours": (
+        answering(["refused", "is \x1b[31m" + "x" * 9000, "array", "\x1b"]),
+        r"array '\\x1b' is \\x1b\[31mx{300,400}$",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", MISBEHAVED)
+def test_a_process_that_misbehaves_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    program, said = MISBEHAVED[how]
+    (tmp_path / "m.h5").write_bytes(hdf5.SIGNATURE + bytes(1000))
+    monkeypatch.setattr(hdf5, "_CHILD", program)
+    with pytest.raises(CheckpointError, match=said):
+        open_checkpoint(tmp_path / "m.h5")
+
+
+def test_a_system_without_room_for_a_process_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.h5").write_bytes(hdf5.SIGNATURE + bytes(1000))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    with pytest.raises(
+        CheckpointError, match=r"which reads HDF5 files, cannot be started: No such"
+    ):
+        open_checkpoint(tmp_path / "m.h5")
+
+
+def test_without_h5py_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m.h5").write_bytes(hdf5.SIGNATURE + bytes(1000))
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if "site-packages" not in path])
+    with pytest.raises(
+        CheckpointError, match=r"which h5py reads: pip install 'fcn-convert\[keras\]'"
+    ):
+        open_checkpoint(tmp_path / "m.h5")
+
+
+# What works for ever in C lets no Python run, so that only the system can end it.
+BUSY = """
+import json, os, resource, signal, sys
+descriptor, start, size, sys.path[:] = map(json.loads, sys.argv[1:])
+from fcn_convert.hdf5_child.limits import Limits
+alive = os.open(FIFO, os.O_WRONLY)
+Limits(0)
+signal.alarm(0)
+resource.setrlimit(resource.RLIMIT_CPU, (resource.RLIM_INFINITY,) * 2)
+os.write(alive, b".")
+10 ** 10 ** 10
+"""
+COMMAND = """
+import sys
+from fcn_convert.formats import hdf5
+hdf5._CHILD = sys.argv.pop(1)
+from fcn_convert.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [("SIGKILL", -9), ("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)]
+)
+def test_the_process_that_reads_ends_with_its_parent(
+    tmp_path: Path, number: str, status: int
+) -> None:
+    (tmp_path / "m.h5").write_bytes(hdf5.SIGNATURE + bytes(1000))
+    (tmp_path / "m.yaml").write_text("feature_map: [1, 2, 2]\n")
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    program = BUSY.replace("FIFO", repr(str(fifo)))
+    with subprocess.Popen(
+        [sys.executable, "-c", COMMAND, program, "convert", "m.h5"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as command:
+        alive = os.open(fifo, os.O_RDONLY)
+        assert os.read(alive, 1) == b"."
+        os.killpg(command.pid, getattr(signal, number))
+        _, stderr = command.communicate(timeout=60)
+        ended, _, _ = select.select([alive], [], [], 60)
+        assert ended
+        assert os.read(alive, 1) == b""  # nobody has it open any more
+        os.close(alive)
+    assert (command.returncode, stderr) == (status, "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fifo", "m.h5", "m.yaml"]

@@ -48,6 +48,7 @@ main(descriptor, start, size)
 _ENVIRONMENT = {
     # Threads would have nothing to do there, but memory of their own.
     **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+    "MALLOC_MMAP_THRESHOLD_": "1000000",  # glibc then keeps no large blocks that were freed
     "HDF5_PLUGIN_PRELOAD": "::",  # HDF5's way to say that no library is to be loaded
 }
 _NONSENSE = "HDF5's library gave an answer that makes no sense: it is damaged, or was made to do so"
@@ -152,7 +153,7 @@ class _Answer:
             match answer:
                 case ["group", str(path)]:
                     self.attributes[path] = {}
-                case ["attribute", str(path), str(name), value]:
+                case ["attribute", str(path), str(name), value] if path in self.attributes:
                     self.attributes[path][name] = value
                 case ["left out", str(path), str(code)]:
                     self.left_out.append(LeftOut(path, f"of HDF5's type {code}"))

@@ -25,13 +25,21 @@ def main(descriptor: int, start: int, size: int) -> None:
     except RefusedError as error:
         answers.say("refused", *error.args)
     except Exception as error:  # noqa: BLE001 - what h5py raises for such files is not to be foretold
-        first, *_ = str(error).splitlines() or [type(error).__name__]
-        reason = f"malformed HDF5 file: {first}"
-        if isinstance(error, MemoryError) or "memory allocation failed" in first:
-            reason = f"HDF5's library needs over {MEMORY >> 20} MB of memory to read it"
-        answers.say("refused", reason, "", "")
+        answers.say("refused", _reason(error), "", "")
     answers.send()
     os._exit(0)  # HDF5 would take down what may be in ruins
+
+
+def _reason(error: BaseException) -> str:
+    """Say why h5py gave up."""
+    text = error.args[0] if isinstance(error, KeyError) else error  # which would be quoted
+    first, *_ = str(text).splitlines() or [type(error).__name__]
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    if any(isinstance(cause, MemoryError) for cause in causes) or "memory alloc" in first:
+        return f"HDF5's library needs over {MEMORY >> 20} MB of memory to read it"
+    return f"malformed HDF5 file: {first}"
 
 
 def _read(descriptor: int, start: int, size: int, answers: Answers) -> None:

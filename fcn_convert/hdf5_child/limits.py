@@ -11,11 +11,11 @@ import sys
 
 MEMORY = 144 << 20
 """Bytes that may be allocated beyond what Python and the libraries take before the file is read."""
-SECONDS, BYTES_A_SECOND = 10, 4 << 20
+SECONDS, BYTES_A_SECOND = 5, 4 << 20
 """Seconds to compute in for any file, and one more for so many bytes to go through."""
 MAX_STRUCTURE = 128 << 20
 """Bytes of a file that can be structure: that of 100,000 arrays. The rest are values."""
-WAITING = 6
+WAITING = 12
 """How many times as long the clock may run: others want the same cores, and disks are slow."""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from math import prod
 from typing import Any
 
@@ -15,6 +14,8 @@ MAX_DEPTH = 64
 MAX_ATTRIBUTE = 16 << 20
 MAX_TEXTS, MIN_TEXTS = 64 << 20, 64
 """Bytes of an attribute's texts, were each as long as the file; so few texts are always read."""
+MAX_NAMES = 1 << 17
+"""Texts of all attributes together."""
 MAX_CHUNKS = 1 << 16
 """Chunks of all arrays together, be each a single value."""
 _ATTRIBUTES = re.compile(r"(layer_names|weight_names)\d*|model_config|backend")
@@ -28,19 +29,47 @@ class Walk:
         self.h5py = h5py
         self.size = size
         self.limits = limits
-        self.say = answers.say
-        self.chunks = 0
+        self.answers = answers
+        self.places: set[int] = set()
+        self.chunks = self.names = 0
 
     def group(self, path: str, group: Any, depth: int) -> None:
         """Say all that a group, by its identifier in HDF5, holds."""
         if depth > MAX_DEPTH:
-            raise RefusedError(f"has groups nested deeper than {MAX_DEPTH}, or in a circle")
-        self.say("group", path)
+            raise RefusedError(f"has groups nested deeper than {MAX_DEPTH}")
+        place = self.h5py.h5o.get_info(group).addr
+        if place in self.places:  # what is in it would be read again and again
+            raise RefusedError("is a group that is in the file twice, by two links", "entry", path)
+        self.places.add(place)
+        self.answers.say("group", path)
         if self.h5py.h5a.get_num_attrs(group):
-            for name, value in _attributes(self.h5py.Group(group), self.size):
-                self.say("attribute", path, name, value)
+            attributes = self.h5py.Group(group).attrs
+            for name in filter(_ATTRIBUTES.fullmatch, attributes):
+                self.answers.say("attribute", path, name, self._texts(attributes, name))
         for name in group:
             self._entry(f"{path}/{_text(name)}" if path else _text(name), name, group, depth)
+
+    def _texts(self, attributes: Any, name: str) -> Any:
+        """Return an attribute that is a text or a list of texts; None for any other."""
+        stored = attributes.get_id(name)
+        shape = stored.shape or ()
+        if shape == (0,):
+            return []
+        if len(shape) > 1 or stored.dtype.kind not in "SO":
+            return None
+        # What is read is allocated first, as large as the file says that it is.
+        if prod(shape) * stored.dtype.itemsize > MAX_ATTRIBUTE:
+            raise RefusedError(f"is over {MAX_ATTRIBUTE >> 20} MB", "attribute", name)
+        # Texts of no fixed length can all be the same part of the file, copied for each.
+        most = max(MAX_TEXTS // self.size, MIN_TEXTS)
+        if stored.dtype.hasobject and prod(shape) > most:
+            reason = f"has over {most} texts of no fixed length"
+            raise RefusedError(reason, "attribute", name)
+        self.names += prod(shape)
+        if self.names > MAX_NAMES:
+            raise RefusedError("names more layers and weights than any model has")
+        value = attributes[name]
+        return _plain(value.tolist() if hasattr(value, "tolist") else value)
 
     def _entry(self, path: str, name: bytes, group: Any, depth: int) -> None:
         h5py = self.h5py
@@ -62,7 +91,7 @@ class Walk:
         """Say where an array's values are, or what they are."""
         dtype, shape = dataset.dtype, dataset.shape
         if shape is None or dtype.kind not in "biufc" or dtype.itemsize > 8:
-            self.say("left out", path, dtype.str[:16])
+            self.answers.say("left out", path, dtype.str[:16])
             return
         code = dtype.str
         if dtype.itemsize == 2 and dataset.attrs.get("dtype") == "bfloat16":
@@ -70,19 +99,20 @@ class Walk:
         nbytes = prod(shape) * dtype.itemsize
         offset = self._offset(dataset, nbytes)
         if offset is not None:
-            self.say("array", path, code, shape, offset)
+            self.answers.say("array", path, code, shape, offset)
         else:
             self._unpack(path, code, dataset)
 
     def _unpack(self, path: str, code: str, dataset: Any) -> None:
         filters = self._filters(dataset) if dataset.chunks else []
         parts = rows(dataset)
-        self.say("unpacked", path, code, dataset.shape)
+        self.answers.say("unpacked", path, code, dataset.shape)
+        self.answers.send()  # what is refused there need not be unpacked
         if dataset.chunks:
             for stored in lengths(dataset, filters):
                 self.limits.allow(stored)
         for values in parts:
-            self.say("values", values.nbytes, values=values)
+            self.answers.say("values", values.nbytes, values=values)
             self.limits.allow(values.nbytes)
 
     def _offset(self, dataset: Any, nbytes: int) -> int | None:
@@ -124,35 +154,6 @@ class Walk:
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
-
-
-def _attributes(group: Any, size: int) -> Iterator[tuple[str, Any]]:
-    """Yield those of a group's attributes that are wanted: texts, and lists of texts; else None.
-
-    size: of the file. Keras cuts a list of names that is too long for an attribute into `names0`,
-    `names1`, …
-    """
-    for name in group.attrs:
-        if not _ATTRIBUTES.fullmatch(name):
-            continue
-        stored = group.attrs.get_id(name)
-        shape = stored.shape or ()
-        if shape == (0,):
-            yield name, []
-            continue
-        if len(shape) > 1 or stored.dtype.kind not in "SO":
-            yield name, None
-            continue
-        # What is read is allocated first, as large as the file says that it is.
-        if prod(shape) * stored.dtype.itemsize > MAX_ATTRIBUTE:
-            raise RefusedError(f"is over {MAX_ATTRIBUTE >> 20} MB", "attribute", name)
-        # Texts of no fixed length can all be the same part of the file, copied for each.
-        most = max(MAX_TEXTS // size, MIN_TEXTS)
-        if stored.dtype.hasobject and prod(shape) > most:
-            reason = f"has over {most} texts of no fixed length"
-            raise RefusedError(reason, "attribute", name)
-        value = group.attrs[name]
-        yield name, _plain(value.tolist() if hasattr(value, "tolist") else value)
 
 
 def _plain(value: Any) -> Any:

@@ -8,13 +8,14 @@ from them, too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from corpus import (
     arrays,
     costly,
     foreign,
+    hdf5,
     headers,
     layers,
     legacy,
@@ -36,13 +37,15 @@ class Case:
     """Something that `convert` must refuse.
 
     make: writes the files into a folder, and returns the arguments. said: a pattern for each line
-    of the error. user: who runs the command; None: who runs the tests.
+    of the error. user: who runs the command; None: who runs the tests. is_heavy: it
+    needs a library of the extra dev-heavy.
     """
 
     id: str
     make: Callable[[Path], Sequence[str]]
     said: Sequence[str] = ("",)
     user: int | None = None
+    is_heavy: bool = False
 
 
 def file(kind: str, name: str, raw: bytes | Callable[[], bytes], said: str, suffix: str) -> Case:
@@ -128,6 +131,10 @@ def _all() -> list[Case]:
     made += [file("index", n, *case, "index.json") for n, case in shards.TEXTS.items()]
     made += [file("arrays", n, *case, n[:3]) for n, case in arrays.MALFORMED.items()]
     made += [file("costly", n, *case) for n, case in costly.COSTLY.items()]
+    made += [
+        replace(file("hdf5", n, *case, "keras" if n.startswith("member") else "h5"), is_heavy=True)
+        for n, case in hdf5.MALFORMED.items()
+    ]
     made += [file("foreign", n, *case, "pth") for n, case in foreign.FOREIGN.items()]
     for case in specs.BAD:
         text, said = case.values
