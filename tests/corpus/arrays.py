@@ -7,6 +7,7 @@ import pickle
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 
@@ -51,6 +52,15 @@ def bomb() -> bytes:
     return archive(Part(b"w.npy", packed, method=8, local=said, central=said))
 
 
+def deflated(change: Callable[[bytes], bytes] = bytes, **said: int) -> bytes:
+    """Write an array in a deflated member by hand, its bytes and its sizes changed."""
+    data = npy(VALUES)
+    squeeze = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = change(squeeze.compress(data) + squeeze.flush())
+    told = {"crc": zlib.crc32(data), "packed": len(packed), "size": len(data), **said}
+    return archive(Part(b"w.npy", packed, method=8, local=told, central=told))
+
+
 MALFORMED: dict[str, tuple[bytes, str]] = {
     "npy-cut-in-its-magic": (npy(VALUES)[:8], "it does not start like an array"),
     "npy-cut-in-its-header": (npy(VALUES)[:60], "its header is truncated"),
@@ -83,6 +93,14 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
         npz(("w.npy", npy(np.ones((40, 40)))), how=zipfile.ZIP_DEFLATED).replace(b"\x00", b"\x01"),
         r"m\.npz: ",
     ),
+    "npz-not-deflated": (
+        deflated(lambda raw: b"\xff" * len(raw)),
+        "is damaged: member 'w.npy': Er",
+    ),
+    "npz-deflated-and-cut": (deflated(lambda raw: raw[:-9]), "does not unpack to what"),
+    "npz-of-another-crc": (deflated(crc=1), "does not unpack to what"),
+    "npz-of-more-than-said": (deflated(size=207), "does not unpack to what"),
+    "npz-of-less-than-said": (deflated(size=209), "does not unpack to what"),
     "npz-of-lzma": (
         npz(("w.npy", npy(VALUES)), how=zipfile.ZIP_LZMA),
         "compressed by method 14, which is not known here",
