@@ -15,10 +15,14 @@ settings.load_profile("untimed")
 # Tables are as narrow as it says, also where they do not go to a terminal.
 os.environ.pop("COLUMNS", None)
 
-# A shell ignores Ctrl-C for what it starts in the background, and commands that tests start would
-# inherit that, and rightly go on where the tests interrupt them.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell ignores Ctrl-C for what it starts in the background, and nohup the end of a terminal;
+# commands that tests start would inherit that, and rightly go on where the tests interrupt them.
+for number, default in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, default)
 
 
 @pytest.fixture
