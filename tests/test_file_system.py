@@ -70,9 +70,12 @@ def make_source(folder: Path, kind: str, seed: int, outputs: int = 50) -> str:
 
 
 def contents(output: Path) -> dict[str, str]:
-    """Return the sha256 of each file of an output."""
+    """Return the sha256 of each file of an output, whatever that is called."""
     files = output.iterdir() if output.is_dir() else [output]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+    return {
+        str(file.relative_to(output)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in files
+    }
 
 
 def reported(report: Path) -> dict[str, str]:
