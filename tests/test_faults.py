@@ -259,6 +259,16 @@ def test_a_kill_at_every_call(server: Server, place: Place, when: str) -> None:
 
 
 @FULLY
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param((FILE, True), id="copied-replacing"),
+        pytest.param((PERMUTED, False), id="permuted-new"),
+        pytest.param((FOLDER, True), id="folder-replacing"),
+        pytest.param((IN_BATCH, False), id="batch"),
+    ],
+    indirect=True,  # between them they pass by every line, and each takes a minute
+)
 def test_a_signal_at_every_line(server: Server, place: Place) -> None:
     # Before its handlers are set a signal ends the process as it ends any other.
     statuses = []
