@@ -70,12 +70,9 @@ def make_source(folder: Path, kind: str, seed: int, outputs: int = 50) -> str:
 
 
 def contents(output: Path) -> dict[str, str]:
-    """Return the sha256 of each file of an output, whatever that is called."""
+    """Return the sha256 of each file of an output."""
     files = output.iterdir() if output.is_dir() else [output]
-    return {
-        str(file.relative_to(output)): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in files
-    }
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
 
 
 def reported(report: Path) -> dict[str, str]:
@@ -283,10 +280,11 @@ def make_large(folder: Path, kind: str) -> str:
 
 
 def make_older(folder: Path, kind: str) -> Path:
-    """Make an output of ours of other bytes."""
+    """Make an output of ours of other bytes, and of the same name."""
     name = make_source(folder, kind, 1)
-    older = folder / f"older{Path(OUTPUTS[kind]).suffix}"
-    assert run(folder, name, "-o", older.name, "--verify", "shapes")[0] == 0
+    older = folder / "older" / OUTPUTS[kind]
+    older.parent.mkdir()
+    assert run(folder, name, "-o", older, "--verify", "shapes")[0] == 0
     return older
 
 
