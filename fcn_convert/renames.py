@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from fcn_convert.spec import Spec
-from fcn_convert.tensors import StateDict
-
-RESERVED = "__metadata__"
-"""Not a tensor's name in a safetensors header."""
+from fcn_convert.tensors import StateDict, why_no_name
 
 
 def renamed(spec: Spec, state_dict: StateDict, problems: list[str]) -> dict[str, str]:
@@ -38,13 +35,8 @@ def _clashes(names: Mapping[str, str]) -> Iterator[str]:
     for old, new in names.items():
         if old and not new:
             yield f"rename: {old} would have no name left"
-        elif new != old and ("" in new.split(".") or new == RESERVED or not _is_text(new)):
+        elif new != old and ("" in new.split(".") or why_no_name(new)):
             yield f"rename: {old} would be called {new!r}, which no tensor can be"
         elif new in old_names:
             yield f"rename: {old_names[new]} and {old} would both be called {new}"
         old_names[new] = old
-
-
-def _is_text(name: str) -> bool:
-    """Return whether a name has a form in UTF-8: a lone surrogate has none."""
-    return not any("\ud800" <= character <= "\udfff" for character in name)

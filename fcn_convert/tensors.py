@@ -163,6 +163,17 @@ def parent(name: str) -> str:
     return name.rpartition(".")[0]
 
 
+def why_no_name(name: str) -> str:
+    """Return why a safetensors file can hold no tensor of that name; empty where it can."""
+    if name == "__metadata__":
+        return "is reserved by safetensors"
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate, as of bytes that are no UTF-8
+        return "is no valid Unicode text"
+    return ""
+
+
 def times(sizes: Iterable[int]) -> str:
     """Show sizes as 3×224×224."""
     return "×".join(map(str, sizes))

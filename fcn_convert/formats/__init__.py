@@ -27,7 +27,7 @@ from fcn_convert.formats import (
 from fcn_convert.formats.layouts import LAYOUTS, named_as_torch
 from fcn_convert.formats.reader import HEAD_BYTES, Reader
 from fcn_convert.formats.source import Files, Scratch, SourceFile
-from fcn_convert.tensors import Index, StateDict
+from fcn_convert.tensors import Index, StateDict, shown, why_no_name
 
 # The order matters only for the last: any small number looks like a safetensors header's length.
 READERS: tuple[Reader, ...] = (
@@ -94,13 +94,14 @@ class Checkpoint:
         try:
             found = self.index.state_dict(path)
             self._check_size(found)
-            if own:
-                return found
-            if self.index.foreign_names and layout in {None, "torch", "paddle"}:
-                found = named_as_torch(found)
-            return LAYOUTS[layout or "torch"](found)
+            if not own:
+                if self.index.foreign_names and layout in {None, "torch", "paddle"}:
+                    found = named_as_torch(found)
+                found = LAYOUTS[layout or "torch"](found)
+            _check_names(found)
         except CheckpointError as error:
             raise CheckpointError(f"{self.path}: {error}") from None
+        return found
 
     def _check_size(self, found: StateDict) -> None:
         stored = sum(file.size for file in self.files)
@@ -115,6 +116,14 @@ class Checkpoint:
         """Raise CheckpointError if a file was written to since it was opened."""
         for file in self.files:
             file.check_unchanged()
+
+
+def _check_names(found: StateDict) -> None:
+    for name in found.tensors:
+        if why := why_no_name(name):
+            raise CheckpointError(
+                f"tensor {shown(name)} cannot be written: its name {why}; save it by another name"
+            )
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

@@ -151,7 +151,6 @@ class Search:
                 continue
             name = text
             try:
-                _check_name(name)
                 record = _record(node)
                 if isinstance(record, Tensor):
                     tensors[name] = self.locate(name, record)
@@ -339,15 +338,6 @@ def _is_optimizer(mapping: dict[Node, Node]) -> bool:
 
 def _may_hold_weights(key: str) -> bool:
     return "optim" not in key.lower() and not key.endswith(EXTRA_STATE)
-
-
-def _check_name(name: str) -> None:
-    if name == "__metadata__":
-        raise RecordError("its name is reserved by safetensors")
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise RecordError("its name is no valid Unicode text") from error
 
 
 def _key_name(key: Node) -> str:

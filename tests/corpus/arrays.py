@@ -105,6 +105,14 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
         npz(("w.npy", npy(VALUES)), how=zipfile.ZIP_LZMA),
         "compressed by method 14, which is not known here",
     ),
+    "npz-name-reserved": (
+        npz(("w.weight.npy", npy(VALUES)), ("__metadata__.npy", npy(VALUES))),
+        "tensor '__metadata__' cannot be written: its name is reserved by safetensors",
+    ),
+    "npz-name-of-no-text": (
+        npz(("x.weight.npy", npy(VALUES))).replace(b"x.weight.npy", b"\xff.weight.npy"),
+        r"tensor '\\udcff\.weight' cannot be written: its name is no valid Unicode text",
+    ),
     "pickle-of-too-few-bytes": (
         pickle.dumps({"w": VALUES}, 4).replace(b"K\x05K\x04\x86", b"K\x06K\x04\x86"),
         r"'w' cannot be read: it has 80 bytes, but F32 \[6, 4\] needs 96",

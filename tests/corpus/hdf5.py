@@ -169,6 +169,10 @@ MALFORMED: dict[str, tuple[Callable[[], bytes], str]] = {
     "shape-lies": (shape_beyond_its_values, "'fc/weight' cannot be read: it has 80 bytes"),
     "place-lies": (place_beyond_the_file, "invalid dataset size|it ends at byte 10995"),
     "big-endian": (lambda: written(of_any_kind), "'big' cannot be read: its values are big-endian"),
+    "name-reserved": (
+        lambda: written(lambda f: f.update(__metadata__=VALUES)),
+        "tensor '__metadata__' cannot be written: its name is reserved by safetensors",
+    ),
     "cut": (lambda: written(keras)[:-900], "malformed HDF5 file: "),
     "nothing-but-its-beginning": (lambda: written(keras)[:8], "malformed HDF5 file: "),
     "superblock-of-noise": (lambda: written(keras)[:8] + bytes(range(256)) * 4, "malformed HDF5"),

@@ -385,7 +385,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     # Records of tensors and storages.
     "name-is-a-surrogate": (
         lambda: dumped({"\ud800": tensor()}),
-        r"tensor '\\ud800' cannot be read: its name is no valid Unicode text",
+        r"tensor '\\ud800' cannot be written: its name is no valid Unicode text",
     ),
     "name-is-reserved": (
         lambda: dumped({"__metadata__": tensor()}),
