@@ -96,6 +96,14 @@ def test_shards_of_arrays_of_numpy(tmp_path: Path) -> None:
     assert read(path) == {"w": np.ones((3, 4), "f4").tobytes(), "v": np.arange(5.0).tobytes()}
 
 
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed], ids=["stored", "deflated"])
+def test_a_shard_of_npz(tmp_path: Path, save: Callable[..., None]) -> None:
+    save(tmp_path / "a.npz", w=np.arange(5.0))
+    path = tmp_path / "m.index.json"
+    path.write_text(json.dumps({"weight_map": {"w": "a.npz"}}))
+    assert read(path) == {"w": np.arange(5.0).tobytes()}
+
+
 @pytest.mark.parametrize("what", ["shards", "all", "folder"])
 def test_links_as_in_a_cache_are_followed(index: Path, tmp_path: Path, what: str) -> None:
     blobs = tmp_path / "blobs"

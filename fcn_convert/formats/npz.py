@@ -46,13 +46,13 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
 
 
 def _tensor(name: str, member: Member, files: Files) -> TensorInfo | LeftOut:
-    number, start = 0, member.offset
+    number, file, start = 0, files.main, member.offset
     if member.method:
-        number, scratch = files.scratch()
-        start = scratch.size
+        number, file = files.scratch()
+        start = file.size
         for part in unpacked(files.main, member):
-            scratch.append(part)
-    header = read_header(Part(files.opened[number], start, member.nbytes))
+            file.append(part)
+    header = read_header(Part(file, start, member.nbytes))
     if not isinstance(header, Header):
         return LeftOut(name, header)
     tensor = TensorInfo(name, header.dtype, header.shape, start + header.nbytes, file=number)
