@@ -68,8 +68,17 @@ def check_output_name(output: Path) -> None:
 
 def report_beside(output: Path) -> Path:
     """Return the place of an output's report; only `.safetensors` is no part of its name."""
+    return _made_of(output, REPORT_SUFFIX)
+
+
+def picture_beside(output: Path, image: Path) -> Path:
+    """Return the place of a picture: `lenet.fcn.canvas.png` of `canvas.png`."""
+    return _made_of(output, f".{image.stem}.png")
+
+
+def _made_of(output: Path, suffix: str) -> Path:
     path = _named(output)
-    return path.with_name(path.name.removesuffix(FILE_SUFFIX) + REPORT_SUFFIX)
+    return path.with_name(path.name.removesuffix(FILE_SUFFIX) + suffix)
 
 
 def _beside(source: Path, suffix: str) -> Path:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fcn_convert.atomic import atomically
+from fcn_convert.beside import picture_beside
 from fcn_convert.errors import ModelError, OutputError
 from fcn_convert.model.images import Photo
 from fcn_convert.model.values import leaves
@@ -93,12 +94,9 @@ def picture(
 
 
 def picture_paths(images: Iterable[Path], converted: Path) -> list[Path]:
-    """Return where the pictures go, beside the converted file; raises OutputError, early.
-
-    `lenet.fcn.safetensors` and `canvas.png` give `lenet.fcn.canvas.png`.
-    """
+    """Return where the pictures go, beside the converted file; raises OutputError, early."""
     given = list(images)
-    paths = [converted.with_suffix(f".{image.stem}.png") for image in given]
+    paths = [picture_beside(converted, image) for image in given]
     for path in paths:
         if paths.count(path) > 1:
             raise OutputError(f"{path}: two images would give this picture; rename one")
