@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import shutil
 import sys
@@ -21,6 +22,7 @@ from typer.testing import CliRunner, Result
 from fcn_convert.cli import app
 from fcn_convert.errors import ModelError
 from fcn_convert.model.images import read_photos
+from fcn_convert.model.picture import picture_paths
 from fcn_convert.report.json_view import SCHEMA
 from fcn_convert.report.model_entry import PictureRequest
 from fcn_convert.spec import load_spec, parse_spec
@@ -318,6 +320,11 @@ class OneDtype(Net):
         if x.dtype != torch.float32:
             raise TypeError("float32, please")
         return super().forward(x)
+
+
+class Exits(Net):
+    def forward(self, x):
+        return super().forward(x) if x.dtype == torch.float32 else exit(0)
 """
 
 
@@ -342,14 +349,41 @@ def test_a_model_may_compute_its_weights_or_need_whole_crops(factory: str, tmp_p
     assert "outputs differ by" in done.stdout
 
 
-def test_what_a_models_own_code_raises_is_one_sentence(tmp_path: Path) -> None:
-    done = verified_code(OPERATIONS, "OneDtype", tmp_path)
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        pytest.param(
+            "OneDtype",
+            r"OneDtype fails on an input of 1×9×9 in float64 \(code\.py:28: .*\): TypeError: "
+            "float32, please; expected one that runs",
+            id="error",
+        ),
+        pytest.param("Exits", r"the model ends the program \(code\.py:34: .*\)", id="exit"),
+    ],
+)
+def test_what_a_models_own_code_raises_is_one_sentence(
+    factory: str, said: str, tmp_path: Path
+) -> None:
+    done = verified_code(OPERATIONS, factory, tmp_path)
     assert type(done.exception) is ModelError
-    assert re.match(
-        r"OneDtype fails on an input of 1×9×9 in float64 \(code\.py:28: .*\): TypeError: float32, "
-        "please; expected one that runs",
-        str(done.exception),
-    )
+    assert re.match(said, str(done.exception))
+
+
+@pytest.mark.parametrize(
+    ("converted", "expected"),
+    [
+        pytest.param("net.fcn.safetensors", "net.fcn.canvas.png", id="file"),
+        pytest.param("net.fcn", "net.fcn.canvas.png", id="folder"),
+        pytest.param(".", "../here.canvas.png", id="the-current-folder"),
+    ],
+)
+def test_a_picture_lies_beside_the_converted_file(
+    converted: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    [path] = picture_paths([Path("canvas.png")], Path(converted))
+    assert os.path.abspath(path) == os.path.abspath(expected)
 
 
 def canvas(folder: Path, size: tuple[int, int], mode: str = "L") -> Path:

@@ -24,9 +24,17 @@ MAX_NUMBERS = 1 << 27
 
 @contextmanager
 def user_code() -> Iterator[None]:
-    """While a user's code runs, what it prints goes to stderr: stdout is for results."""
+    """While a user's code runs, stdout and the exit status are not its own.
+
+    What it prints goes to stderr. Raises ModelError where it would end the program.
+    """
     with redirect_stdout(sys.stderr):
-        yield
+        try:
+            yield
+        except SystemExit as error:
+            raise ModelError(
+                f"the model ends the program{raised_at(error)}; expected code that only computes"
+            ) from error
 
 
 def make_model(name: str) -> nn.Module:
