@@ -35,10 +35,15 @@ endif
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
+# As pip does with what it copies: where PYTHONDONTWRITEBYTECODE is set, as in many containers, every
+# command would compile the package anew, a third of its start.
+COMPILED = @$(RUN) -m compileall -q fcn_convert
+
 # Both need the same .venv, which two pips must not fill at once.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(COMPILED)
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -103,6 +108,7 @@ pictures: $(INSTALLED_DEV)
 
 .PHONY: bench
 bench: $(INSTALLED_DEV)
+	$(COMPILED)
 	$(RUN) tests/benchmarks/bench.py
 
 .PHONY: survey
