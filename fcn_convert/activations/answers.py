@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 
-from fcn_convert.activations.inputs import Inputs
+from fcn_convert.activations.inputs import MAPS, Inputs
 from fcn_convert.formats import Checkpoint
 from fcn_convert.rereading import BOX_BYTES, Box, BoxReader, boxes
 from fcn_convert.tensors import TensorInfo
@@ -18,7 +18,8 @@ from fcn_convert.torch_quietly import Tensor, functional, torch
 
 Job = Callable[["Scratch"], None]
 Values = tuple[Tensor, ...]
-"""A part of the inputs: the flattened maps; or the maps of the layer's size and the larger one."""
+"""A part of the inputs: the flattened maps, those of the layer's own size first; or these maps, and
+the larger one."""
 Make = Callable[[tuple[int, ...], tuple[int, ...]], Values]
 """Makes the part of the inputs that a box of the weight reads, by the box's start and shape."""
 Answer = Callable[[Values, Tensor, Tensor | None], Tensor]
@@ -108,7 +109,8 @@ class Answers:
     """What one layer answers, summed up over the boxes of its weight.
 
     wide: in float64, (vectors, parts, features); a complex feature has two parts.
-    narrow: in the weight's dtype, (vectors, features); None where torch cannot compute in it.
+    narrow: in the weight's dtype, of the maps of the layer's own size alone, (MAPS, features); None
+    where torch cannot compute in it.
     """
 
     def __init__(self, vectors: int, stored: Stored, make: Make, answer: Answer) -> None:
@@ -117,7 +119,7 @@ class Answers:
         self._make, self._answer = make, answer
         self.parts = 2 if dtype.is_complex else 1
         self.wide = torch.zeros((vectors, self.parts, features), dtype=torch.float64)
-        self.narrow: Tensor | None = torch.zeros((vectors, features), dtype=dtype)
+        self.narrow: Tensor | None = torch.zeros((MAPS, features), dtype=dtype)
 
     def _add(self, box: Box, scratch: Scratch) -> Tensor:
         """Add what a box of the weight answers, and return that box in float64."""
@@ -139,9 +141,9 @@ class Answers:
         return wide
 
     def make_inputs(self, box: Box) -> tuple[Values, Values]:
-        """Make what a box of the weight reads, in float64 and in the weight's dtype."""
+        """Make what a box of the weight reads: all in float64, and of it what narrow is of."""
         wide = self._make(box.start[1:], box.shape[1:])
-        return wide, tuple(values.to(self._stored.dtype) for values in wide)
+        return wide, (wide[0][:MAPS].to(self._stored.dtype),)
 
 
 class DenseAnswers(Answers):

@@ -67,7 +67,7 @@ def container(name: str) -> Callable[[Path, int], Iterator[Case]]:
         source, out, other = folder / name, folder / "out.safetensors", folder / "other"
         commands = {level: ours(source, "chw.yaml", level, out) for level in LEVELS}
         commands |= {"cp": copy(source, other), "naive": naive(source, "CHW", other)}
-        runs = interleaved(commands, repeats)
+        runs = interleaved(commands, repeats, (out, other))
         run, cp = runs["shapes"], runs["cp"]
         met = run.median <= cp.median + 0.4 and run.peak <= 64
         yield against(f"{name}, shapes", run, cp, "≤ cp + 0.4 s, ≤ 64 MB", met=met)
@@ -83,12 +83,12 @@ def permuted(row: str, name: str, times: float) -> Callable[[Path, int], Iterato
     """Return what measures a conversion whose values change places, in so many times naive's."""
 
     def measure(folder: Path, repeats: int) -> Iterator[Case]:
-        source = folder / name
+        source, out, other = folder / name, folder / "out.safetensors", folder / "other"
         commands = {
-            "ours": ours(source, "hwc.yaml", "activations", folder / "out.safetensors"),
-            "naive": naive(source, "HWC", folder / "other"),
+            "ours": ours(source, "hwc.yaml", "activations", out),
+            "naive": naive(source, "HWC", other),
         }
-        runs = interleaved(commands, repeats)
+        runs = interleaved(commands, repeats, (out, other))
         yield as_fast_as(row, runs["ours"], runs["naive"], times)
 
     return measure
@@ -129,7 +129,7 @@ def reflink(folder: Path, repeats: int) -> Iterator[Case]:
         os.sync()
         grown = (before - shutil.disk_usage(place).free) / 1e6
         little = ours(place / "one-mb.safetensors", "tiny.yaml", "shapes", small)
-        runs = interleaved({"large": big, "small": little}, repeats)
+        runs = interleaved({"large": big, "small": little}, repeats, (large, small))
         run, reference = runs["large"], runs["small"]
         met = run.median <= reference.median + 0.1 and grown <= 1
         yield against(f"{name}, disk grows {grown:.1f} MB", run, reference, target, met=met)

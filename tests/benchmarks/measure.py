@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,11 +42,19 @@ def timed(command: list[str]) -> tuple[float, float]:
     return seconds, usage.ru_maxrss / 1000
 
 
-def interleaved(commands: Mapping[str, list[str]], repeats: int) -> dict[str, Runs]:
-    """Run all commands in turn, `repeats` times after a warm-up."""
+def interleaved(
+    commands: Mapping[str, list[str]], repeats: int, outputs: Iterable[Path] = ()
+) -> dict[str, Runs]:
+    """Run all commands in turn, `repeats` times after a warm-up.
+
+    outputs: what they write. Each finds none: to give a large file's blocks back takes a time of
+    its own, whoever does it.
+    """
     runs = {name: Runs() for name in commands}
     for turn in range(repeats + 1):
         for name, command in commands.items():
+            for output in outputs:
+                output.unlink(missing_ok=True)
             os.sync()
             seconds, memory = timed(command)
             if turn:
