@@ -20,8 +20,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from fcn_convert.errors import CheckpointError, printable
 from fcn_convert.formats.numpy_records import dtype_named
+from fcn_convert.formats.records import RecordError, check_naturals, sizes_of
 from fcn_convert.formats.source import Files, Part, Scratch, SourceFile
-from fcn_convert.formats.torch_records import RecordError, check_naturals, sizes_of
 from fcn_convert.tensors import (
     DTYPES,
     MAX_TENSORS,

@@ -26,8 +26,8 @@ from fcn_convert.formats.keras_weights import (
     with_slashes,
 )
 from fcn_convert.formats.layouts import by_name, keras_layer, viewed
+from fcn_convert.formats.records import RecordError
 from fcn_convert.formats.source import Files, Part, SourceFile
-from fcn_convert.formats.torch_records import RecordError
 from fcn_convert.formats.zip_directory import (
     LOCAL_SIGNATURE,
     Member,

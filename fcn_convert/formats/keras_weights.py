@@ -14,7 +14,7 @@ from typing import Any
 from fcn_convert.formats.hdf5 import Arrays
 from fcn_convert.formats.keras_config import LayerConfig, saved_names, snake_case
 from fcn_convert.formats.layouts import Layer
-from fcn_convert.formats.torch_records import RecordError
+from fcn_convert.formats.records import RecordError
 from fcn_convert.tensors import TensorInfo, natural_key, shown
 
 CONTAINERS = ("layers", "_layer_checkpoint_dependencies")

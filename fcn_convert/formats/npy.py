@@ -15,9 +15,9 @@ from fcn_convert.formats.numpy_records import column_major, dtype_named, objects
 from fcn_convert.formats.pickle_files import index_of
 from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import read_pickle
+from fcn_convert.formats.records import RecordError
 from fcn_convert.formats.source import Files, Readable
 from fcn_convert.formats.torch_pickled import PickledStorages
-from fcn_convert.formats.torch_records import RecordError
 from fcn_convert.tensors import MAX_AXES, Dtype, Index, StateDict, TensorInfo, shown, size_in_bits
 
 SUFFIX = ".npy"

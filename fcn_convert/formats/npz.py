@@ -8,8 +8,8 @@ from dataclasses import replace
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.npy import SUFFIX, Header, read_header
 from fcn_convert.formats.numpy_records import column_major
+from fcn_convert.formats.records import RecordError
 from fcn_convert.formats.source import Files, Part
-from fcn_convert.formats.torch_records import RecordError
 from fcn_convert.formats.zip_directory import Member, checksums, unpacked
 from fcn_convert.tensors import Index, LeftOut, StateDict, TensorInfo, shown
 

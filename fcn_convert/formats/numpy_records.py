@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from fcn_convert.formats.pickle_machine import Call, Global, Node, Opaque, PlacedBytes
+from fcn_convert.formats.records import RecordError, Unreadable, check_naturals, sizes_of
 from fcn_convert.formats.source import Files
-from fcn_convert.formats.torch_records import RecordError, Unreadable, check_naturals
 from fcn_convert.tensors import (
     DTYPES,
-    MAX_AXES,
     Dtype,
     TensorInfo,
     is_row_major,
@@ -77,11 +76,11 @@ def array_of(node: Node) -> Array | Unreadable | None:
     path, arguments = node.function.path, node.arguments
     if path in _RECONSTRUCT and isinstance(node.state, tuple) and len(node.state) == 5:
         _, shape, dtype, is_fortran, values = node.state
-        sizes = _sizes(shape)
+        sizes = sizes_of(shape, "sizes")
         return _array(sizes, dtype, values, _in_order("F" if is_fortran else "C", len(sizes)))
     if path in _FROM_BUFFER and isinstance(arguments, tuple) and len(arguments) in {4, 5}:
         values, dtype, shape, order, *transposed = arguments
-        sizes = _sizes(shape)
+        sizes = sizes_of(shape, "sizes")
         if order != "K":
             return _array(sizes, dtype, values, _in_order(order, len(sizes)))
         axes = _permutation(transposed[0] if transposed else None, len(sizes))
@@ -131,13 +130,6 @@ def _permutation(axes: Node, count: int) -> tuple[int, ...]:
     if sorted(axes) != list(range(count)):
         raise RecordError(f"the order of its axes is {axes}, not each of its {count} axes once")
     return axes
-
-
-def _sizes(shape: Node) -> tuple[int, ...]:
-    if not isinstance(shape, tuple) or len(shape) > MAX_AXES:
-        raise RecordError(f"its shape is not a tuple of at most {MAX_AXES} numbers")
-    check_naturals("one of its sizes", *shape)
-    return shape
 
 
 def locate_array(name: str, array: Array, files: Files, start: int = 0) -> TensorInfo:

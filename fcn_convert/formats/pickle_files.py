@@ -10,10 +10,11 @@ from fcn_convert.formats.layouts import in_paddle_layout
 from fcn_convert.formats.numpy_records import locate_array
 from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import Node, read_pickle
+from fcn_convert.formats.records import RecordError
 from fcn_convert.formats.source import Files
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
 from fcn_convert.formats.torch_pickled import PickledStorages
-from fcn_convert.formats.torch_records import RecordError, mapping_of
+from fcn_convert.formats.torch_records import mapping_of
 from fcn_convert.tensors import Index
 
 _TEXT_STARTS = (

@@ -9,11 +9,10 @@ from fcn_convert.errors import printable
 from fcn_convert.formats.layouts import ROLES as KNOWN_ROLES
 from fcn_convert.formats.numpy_records import Array, array_of
 from fcn_convert.formats.pickle_machine import Node
+from fcn_convert.formats.records import RecordError, Unreadable
 from fcn_convert.formats.torch_records import (
     Record,
-    RecordError,
     Tensor,
-    Unreadable,
     attributes_of,
     class_name,
     mapping_of,

@@ -14,24 +14,22 @@ from math import prod
 
 from fcn_convert.errors import CheckpointError, printable
 from fcn_convert.formats.pickle_machine import Call, Global, Node, Opaque
+from fcn_convert.formats.records import RecordError, Unreadable, check_naturals
 from fcn_convert.formats.source import Files, Part
 from fcn_convert.formats.state_dicts import Search
 from fcn_convert.formats.strided import Block, BlockReader, blocks, placed
 from fcn_convert.formats.torch_records import (
     TORCH_DTYPES,
     Record,
-    RecordError,
     Storage,
     Tensor,
-    Unreadable,
     attributes_of,
-    check_naturals,
     class_name,
     mapping_of,
     members_of,
     moved,
-    sizes_of,
     tensor_of,
+    torch_sizes_of,
 )
 from fcn_convert.formats.torch_zip import Archive
 from fcn_convert.formats.zip_directory import check_stored, checksums, read_directory
@@ -139,7 +137,7 @@ class _Saved:
         if dtype is None:
             kind = named.path if isinstance(named, Global) else "that is not named"
             return Unreadable(f"of dtype {printable(kind[:60])}")
-        shape = sizes_of(described.get("size"), "sizes")
+        shape = torch_sizes_of(described.get("size"), "sizes")
         if size_in_bits(shape, dtype.bits) is None:
             raise RecordError(f"the size of {shown(name)}, {list(shape)}, overflows")
         self.count += len(members_of(described["chunks"]))
@@ -171,7 +169,7 @@ class _Saved:
                 continue
             if path not in numbers:
                 numbers[path] = self.files.sibling(path)
-            yield (name, sizes_of(offset, "offsets")), _Range(numbers[path], start, nbytes)
+            yield (name, torch_sizes_of(offset, "offsets")), _Range(numbers[path], start, nbytes)
 
     def locate(self, name: str, tensor: Tensor) -> TensorInfo:
         """Place a tensor: in its file, or in the scratch file where it is saved in chunks."""
@@ -230,8 +228,8 @@ class _Saved:
 def _chunks(nodes: Node) -> Iterator[_Chunk]:
     for node in members_of(nodes):
         described = attributes_of(node)
-        offsets = sizes_of(described.get("offsets"), "offsets")
-        sizes = sizes_of(described.get("sizes"), "sizes")
+        offsets = torch_sizes_of(described.get("offsets"), "offsets")
+        sizes = torch_sizes_of(described.get("sizes"), "sizes")
         if len(offsets) != len(sizes):
             raise RecordError(f"a chunk has {len(offsets)} offsets, but {len(sizes)} sizes")
         yield _Chunk(offsets, sizes)

@@ -12,14 +12,9 @@ from typing import Any
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.json_text import MAX_JSON, parse_json
+from fcn_convert.formats.records import RecordError, check_naturals
 from fcn_convert.formats.source import Files
-from fcn_convert.formats.torch_records import (
-    RecordError,
-    Storage,
-    Tensor,
-    check_naturals,
-    locate,
-)
+from fcn_convert.formats.torch_records import Storage, Tensor, locate
 from fcn_convert.formats.torch_zip import read_inside
 from fcn_convert.formats.zip_directory import (
     Member,

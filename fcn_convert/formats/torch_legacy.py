@@ -11,10 +11,10 @@ from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.numpy_records import locate_array
 from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import Node, Persistent, Pickle, read_pickle
+from fcn_convert.formats.records import RecordError
 from fcn_convert.formats.source import Files, Readable
 from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
 from fcn_convert.formats.torch_records import (
-    RecordError,
     Storage,
     Tensor,
     declare,

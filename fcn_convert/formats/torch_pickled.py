@@ -16,15 +16,9 @@ from fcn_convert.errors import CheckpointError
 from fcn_convert.formats import torch_legacy
 from fcn_convert.formats.numpy_records import place_of
 from fcn_convert.formats.pickle_machine import MAX_OPERATIONS, Call, Global, Node
+from fcn_convert.formats.records import RecordError
 from fcn_convert.formats.source import Files, Part
-from fcn_convert.formats.torch_records import (
-    STORAGE_DTYPES,
-    RecordError,
-    Storage,
-    Tensor,
-    locate,
-    moved,
-)
+from fcn_convert.formats.torch_records import STORAGE_DTYPES, Storage, Tensor, locate, moved
 from fcn_convert.tensors import DTYPES, TensorInfo
 
 LOADER = "torch.storage._load_from_bytes"

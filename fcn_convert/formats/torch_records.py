@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 
 from fcn_convert.errors import printable
 from fcn_convert.formats.pickle_machine import Call, Global, Node, Opaque, Persistent
+from fcn_convert.formats.records import RecordError, Unreadable, check_naturals, sizes_of
 from fcn_convert.tensors import (
     DTYPES,
-    MAX_AXES,
     Dtype,
     TensorInfo,
     element_span,
@@ -27,11 +27,6 @@ _MAX_KEY = 256
 _MAX_WRAPPED = 16
 """Calls around a rebuilder; torch nests two or three."""
 _MAX_BITS = 8
-_MAX_SIZE = 1 << 63
-
-
-class RecordError(ValueError):
-    """A tensor or storage record that lies or is malformed; the reader adds file and name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +62,6 @@ class Tensor:
     conjugated: bool = False
     negated: bool = False
     packed: Dtype | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """A tensor that is no plain row of values."""
-
-    reason: str
 
 
 Record = Tensor | Unreadable
@@ -280,20 +268,11 @@ def _text(node: Node) -> str | None:
     return node.decode("ascii", "replace") if isinstance(node, bytes) else node
 
 
-def check_naturals(what: str, *values: Node) -> None:
-    """Raise RecordError unless all values are numbers of 0 to 2⁶³ - 1."""
-    if not all(type(value) is int and 0 <= value < _MAX_SIZE for value in values):
-        raise RecordError(f"{what} is not a natural number of 64 bits")
-
-
-def sizes_of(node: Node, what: str) -> tuple[int, ...]:
+def torch_sizes_of(node: Node, what: str) -> tuple[int, ...]:
     """Return a `torch.Size` or a tuple of numbers; raises RecordError for anything else."""
     if isinstance(node, Call) and class_name(node) == "torch.Size":
         node = _first(node.arguments) if isinstance(node.arguments, tuple) else None
-    if not isinstance(node, tuple | list) or len(node) > MAX_AXES:
-        raise RecordError(f"its {what} are not a tuple of at most {MAX_AXES} numbers")
-    check_naturals(f"one of its {what}", *node)
-    return tuple(node)
+    return sizes_of(node, what)
 
 
 def _rebuilt(path: str, arguments: tuple[Node, ...]) -> Record:
@@ -316,7 +295,7 @@ def _rebuilt(path: str, arguments: tuple[Node, ...]) -> Record:
     if dtype is None:
         return Unreadable(f"of {storage.type_name.removesuffix('Storage')} values")
     check_naturals("its offset", arguments[1])
-    shape, strides = sizes_of(arguments[2], "sizes"), sizes_of(arguments[3], "strides")
+    shape, strides = torch_sizes_of(arguments[2], "sizes"), torch_sizes_of(arguments[3], "strides")
     if len(shape) != len(strides):
         raise RecordError(f"it has {len(shape)} sizes, but {len(strides)} strides")
     metadata = arguments[metadata_at] if metadata_at and metadata_at < len(arguments) else None

@@ -16,9 +16,10 @@ from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.numpy_records import locate_array
 from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import Call, Global, Node
+from fcn_convert.formats.records import RecordError, Unreadable
 from fcn_convert.formats.source import Files, Readable
 from fcn_convert.formats.state_dicts import MAX_MODULES, Search
-from fcn_convert.formats.torch_records import RecordError, Unreadable, attributes_of
+from fcn_convert.formats.torch_records import attributes_of
 from fcn_convert.formats.torch_zip import Archive, folders_of
 from fcn_convert.formats.zip_directory import Member, check_stored, checksums, text_of
 from fcn_convert.tensors import Index, shown
