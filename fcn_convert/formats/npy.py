@@ -7,7 +7,7 @@ way to keep a dictionary of layers in one file.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 from fcn_convert.errors import CheckpointError
@@ -18,7 +18,7 @@ from fcn_convert.formats.pickles import read_pickle
 from fcn_convert.formats.records import RecordError
 from fcn_convert.formats.source import Files, Readable
 from fcn_convert.formats.torch_pickled import PickledStorages
-from fcn_convert.tensors import MAX_AXES, Dtype, Index, StateDict, TensorInfo, shown, size_in_bits
+from fcn_convert.tensors import MAX_AXES, Index, LeftOut, StateDict, TensorInfo, shown, size_in_bits
 
 SUFFIX = ".npy"
 MAGIC = b"\x93NUMPY"
@@ -31,16 +31,6 @@ _SIZE = re.compile(r"[0-9]{1,19}")
 _OBJECTS = "O"
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What comes before an array's values, and its own length in bytes."""
-
-    dtype: Dtype
-    shape: tuple[int, ...]
-    is_fortran: bool
-    nbytes: int
-
-
 def recognises(head: bytes) -> bool:
     """Return whether a file starts like an array."""
     return head.startswith(MAGIC)
@@ -50,42 +40,45 @@ def read_index(files: Files) -> Index:
     """Index one array, or the dictionary in an array of objects."""
     file = files.main
     try:
-        code, shape, is_fortran, start = _fields(file)
+        code, _, _, start = _fields(file)
         if _is_of_objects(code):
-            storages = PickledStorages(files)
-            pickle = read_pickle(file, start, file.size, storages.calls)
-            objects = objects_of(pickle.root) or []
-            only = objects[0] if len(objects) == 1 else objects
-            index = index_of(files, only, "npy (pickle)", storages)
-            return replace(index, warnings=tuple(warnings_of(file.path, pickle.running)))
-        header = read_header(file)
-        if not isinstance(header, Header):
-            raise RecordError(header)
-        tensor = TensorInfo(file.path.stem, header.dtype, shape, start)
-        tensor = column_major(tensor) if is_fortran else tensor
+            return _of_objects(files, start)
+        array = read_array(file.path.stem, file)
+        if isinstance(array, LeftOut):
+            raise RecordError(array.reason)
     except RecordError as error:
         raise CheckpointError(f"{file.path}: {error}") from error
-    return Index("npy", (StateDict("", {tensor.name: tensor}),))
+    return Index("npy", (StateDict("", {array.name: array}),))
 
 
-def read_header(file: Readable) -> Header | str:
-    """Read an array's header, or say why it is no array of numbers.
+def _of_objects(files: Files, start: int) -> Index:
+    """Index what is pickled from byte `start` on."""
+    file, storages = files.main, PickledStorages(files)
+    pickle = read_pickle(file, start, file.size, storages.calls)
+    objects = objects_of(pickle.root) or []
+    only = objects[0] if len(objects) == 1 else objects
+    index = index_of(files, only, "npy (pickle)", storages)
+    return replace(index, warnings=warnings_of(file.path, pickle.running))
+
+
+def read_array(name: str, file: Readable) -> TensorInfo | LeftOut:
+    """Place an array in its file by its header, or say why it is none of numbers.
 
     Raises RecordError where the header is malformed, or the values have another size than it says.
     """
     code, shape, is_fortran, start = _fields(file)
     dtype = dtype_named(code)
-    if dtype is None and _is_of_objects(code):
-        return "an array of Python objects"
     if dtype is None:
-        return f"an array of NumPy's dtype {shown(code)}"
+        kind = "Python objects" if _is_of_objects(code) else f"NumPy's dtype {shown(code)}"
+        return LeftOut(name, f"an array of {kind}")
     bits = size_in_bits(shape, dtype.bits)
     if bits is None or start + bits // 8 != file.size:
         raise RecordError(
             f"{dtype.name} {list(shape)} needs {prod(shape) * dtype.itemsize} bytes, "
             f"but there are {file.size - start}"
         )
-    return Header(dtype, shape, is_fortran, start)
+    tensor = TensorInfo(name, dtype, shape, start)
+    return column_major(tensor) if is_fortran else tensor
 
 
 def _is_of_objects(code: str) -> bool:

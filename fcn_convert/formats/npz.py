@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from fcn_convert.errors import CheckpointError
-from fcn_convert.formats.npy import SUFFIX, Header, read_header
-from fcn_convert.formats.numpy_records import column_major
+from fcn_convert.formats.npy import SUFFIX, read_array
 from fcn_convert.formats.records import RecordError
 from fcn_convert.formats.source import Files, Part
+from fcn_convert.formats.torch_records import moved
 from fcn_convert.formats.zip_directory import Member, checksums, unpacked
 from fcn_convert.tensors import Index, LeftOut, StateDict, TensorInfo, shown
 
@@ -52,8 +52,5 @@ def _tensor(name: str, member: Member, files: Files) -> TensorInfo | LeftOut:
         start = file.size
         for part in unpacked(files.main, member):
             file.append(part)
-    header = read_header(Part(file, start, member.nbytes))
-    if not isinstance(header, Header):
-        return LeftOut(name, header)
-    tensor = TensorInfo(name, header.dtype, header.shape, start + header.nbytes, file=number)
-    return column_major(tensor) if header.is_fortran else tensor
+    found = read_array(name, Part(file, start, member.nbytes))
+    return found if isinstance(found, LeftOut) else moved(found, start, number)

@@ -12,7 +12,7 @@ from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import Node, read_pickle
 from fcn_convert.formats.records import RecordError
 from fcn_convert.formats.source import Files
-from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
+from fcn_convert.formats.state_dicts import Search
 from fcn_convert.formats.torch_pickled import PickledStorages
 from fcn_convert.formats.torch_records import mapping_of
 from fcn_convert.tensors import Index
@@ -56,7 +56,7 @@ def read_index(files: Files) -> Index:
         index = torch_distributed.index_of(files, pickle.root)
     else:
         index = index_of(files, pickle.root, "pickle", storages)
-    return replace(index, warnings=tuple(warnings_of(files.main.path, pickle.running)))
+    return replace(index, warnings=warnings_of(files.main.path, pickle.running))
 
 
 def index_of(files: Files, root: Node, kind: str, storages: PickledStorages) -> Index:
@@ -69,8 +69,7 @@ def index_of(files: Files, root: Node, kind: str, storages: PickledStorages) -> 
     parameters = _parameters_of_paddle(root)
     if parameters is not None:
         return _of_paddle(files, search, parameters)
-    notes = (MODULE_NOTE,) if search.from_modules else ()
-    return Index(kind, tuple(search.found), tuple(search.left_out), notes, foreign_names=True)
+    return replace(search.index(kind), foreign_names=True)
 
 
 def _parameters_of_paddle(root: Node) -> dict[str, str] | None:
@@ -87,4 +86,4 @@ def _of_paddle(files: Files, search: Search, parameters: dict[str, str]) -> Inde
         found = tuple(in_paddle_layout(state_dict, parameters) for state_dict in search.found)
     except CheckpointError as error:
         raise CheckpointError(f"{files.main.path}: {error}") from None
-    return Index("Paddle (pickle)", found, tuple(search.left_out), layout="paddle")
+    return replace(search.index("Paddle (pickle)"), state_dicts=found, layout="paddle")

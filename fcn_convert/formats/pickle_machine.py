@@ -330,6 +330,11 @@ class Machine:
         self.push(reference, 48)
 
 
+def only_argument(arguments: Node) -> Node:
+    """Return the argument of a call that has one; None for any other call."""
+    return arguments[0] if isinstance(arguments, tuple) and len(arguments) == 1 else None
+
+
 def scalar(key: Node) -> Node:
     """Return a key that is safe to hash; any other becomes one that equals nothing.
 

@@ -7,7 +7,7 @@ may well hold objects of any class.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from fcn_convert.errors import quoted
@@ -34,11 +34,10 @@ def runs_something(module: str, name: str) -> bool:
     return not _MODULES.isdisjoint((module.partition(".")[0], *through))
 
 
-def warnings_of(path: Path, names: Iterable[str]) -> Iterator[str]:
-    """Yield the warning of a file whose pickle asks to call such names, if there are any."""
-    listed = quoted(sorted(names))
-    if listed:
-        yield (
-            f"{path}: its pickle asks to call {listed}, as a file does that is made to run code "
-            "where it is loaded; nothing of it was run here, and no output holds any of it"
-        )
+def warnings_of(path: Path, names: Collection[str]) -> tuple[str, ...]:
+    """Return the warning of a file whose pickle asks to call such names, if there are any."""
+    warning = (
+        f"{path}: its pickle asks to call {quoted(sorted(names))}, as a file does that is made to "
+        "run code where it is loaded; nothing of it was run here, and no output holds any of it"
+    )
+    return (warning,) if names else ()

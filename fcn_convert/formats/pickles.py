@@ -31,6 +31,7 @@ from fcn_convert.formats.pickle_machine import (
     Persistent,
     PickleError,
     Window,
+    only_argument,
 )
 from fcn_convert.formats.source import Readable
 
@@ -190,7 +191,7 @@ def _reduce(m: Machine) -> None:
 
 def _pairs(m: Machine, arguments: Node) -> list[Node]:
     """Python 2 pickles an OrderedDict as a call with a list of [key, value] lists."""
-    members = arguments[0] if isinstance(arguments, tuple) and len(arguments) == 1 else None
+    members = only_argument(arguments)
     if not isinstance(members, list | tuple):
         return []
     m.spend(8 * len(members))  # one list can be given to any number of calls

@@ -19,7 +19,7 @@ from fcn_convert.formats.torch_records import (
     members_of,
     tensor_of,
 )
-from fcn_convert.tensors import MAX_TENSORS, LeftOut, StateDict, TensorInfo, shown
+from fcn_convert.tensors import MAX_TENSORS, Index, LeftOut, StateDict, TensorInfo, shown
 
 MAX_WRAPPERS = 4
 """Dictionaries a state dict may lie in; trainers use one or two."""
@@ -82,6 +82,11 @@ class Search:
             self.left_out.append(LeftOut("(the whole file)", _describe_whole(root)))
         if self.found and all(found.broken for found in self.found):
             raise RecordError(self.found[0].broken)
+
+    def index(self, kind: str) -> Index:
+        """Return what was found, in a container of that kind."""
+        notes = (MODULE_NOTE,) if self.from_modules else ()
+        return Index(kind, tuple(self.found), tuple(self.left_out), notes)
 
     def _visit(self, path: str, node: Node, depth: int) -> bool:
         """Collect the state dicts under `node`; return whether there are any."""

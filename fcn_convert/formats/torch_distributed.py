@@ -70,12 +70,7 @@ def index_of(files: Files, root: Node) -> Index:
         search.run(saved.tree())
     except RecordError as error:
         raise CheckpointError(f"{files.main.path}: {error}; {OTHERWISE}") from error
-    return Index(
-        "torch distributed",
-        tuple(search.found),
-        tuple(search.left_out),
-        checksums=tuple(saved.checksums),
-    )
+    return replace(search.index("torch distributed"), checksums=tuple(saved.checksums))
 
 
 def _no_array(name: str, _: object) -> TensorInfo:

@@ -7,13 +7,15 @@ eight bytes, and its values.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.numpy_records import locate_array
 from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import Node, Persistent, Pickle, read_pickle
 from fcn_convert.formats.records import RecordError
 from fcn_convert.formats.source import Files, Readable
-from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
+from fcn_convert.formats.state_dicts import Search
 from fcn_convert.formats.torch_records import (
     Storage,
     Tensor,
@@ -51,9 +53,8 @@ def read_index(files: Files) -> Index:
         search.run(model.root)
     except RecordError as error:
         raise CheckpointError(f"{files.main.path}: {error}") from error
-    notes = (MODULE_NOTE,) if search.from_modules else ()
-    warnings = tuple(warnings_of(files.main.path, model.running))
-    return Index("torch (legacy)", tuple(search.found), tuple(search.left_out), notes, warnings)
+    warnings = warnings_of(files.main.path, model.running)
+    return replace(search.index("torch (legacy)"), warnings=warnings)
 
 
 def read_storage(file: Readable) -> tuple[Storage, int, int]:

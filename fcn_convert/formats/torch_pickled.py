@@ -15,7 +15,7 @@ from functools import partial
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats import torch_legacy
 from fcn_convert.formats.numpy_records import place_of
-from fcn_convert.formats.pickle_machine import MAX_OPERATIONS, Call, Global, Node
+from fcn_convert.formats.pickle_machine import MAX_OPERATIONS, Call, Global, Node, only_argument
 from fcn_convert.formats.records import RecordError
 from fcn_convert.formats.source import Files, Part
 from fcn_convert.formats.torch_records import STORAGE_DTYPES, Storage, Tensor, locate, moved
@@ -64,7 +64,7 @@ class PickledStorages:
         A call without a list stays one. Raises CheckpointError where the list holds anything but
         numbers of its kind, or where one list is given to more storages than tensors may share.
         """
-        (values,) = arguments if isinstance(arguments, tuple) and len(arguments) == 1 else (None,)
+        values = only_argument(arguments)
         if not isinstance(values, list):
             return Call(Global("torch", kind), arguments)
         self.listed += len(values)
@@ -93,7 +93,7 @@ class PickledStorages:
 
         Raises CheckpointError where its byte string is no such file.
         """
-        (values,) = arguments if isinstance(arguments, tuple) and len(arguments) == 1 else (None,)
+        values = only_argument(arguments)
         if id(values) not in self.known:
             try:
                 self.known[id(values)] = values, self._read(values)

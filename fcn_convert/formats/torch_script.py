@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats.numpy_records import locate_array
@@ -61,9 +61,9 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
             f"{path}: is a TorchScript archive without named weights: they were frozen into its "
             "code; save the state_dict() of the module before torch.jit.freeze"
         )
-    found = tuple(search.found)
-    warnings = tuple(warnings_of(path, pickle.running))
-    return Index("TorchScript", found, (), (NOTE,), warnings, checksums=checksums(values))
+    warnings = warnings_of(path, pickle.running)
+    found = search.index("TorchScript")
+    return replace(found, notes=(NOTE,), warnings=warnings, checksums=checksums(values))
 
 
 @dataclass

@@ -16,7 +16,7 @@ from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import Node, Persistent, Pickle, read_pickle
 from fcn_convert.formats.records import RecordError
 from fcn_convert.formats.source import Files, Part, Readable
-from fcn_convert.formats.state_dicts import MODULE_NOTE, Search
+from fcn_convert.formats.state_dicts import Search
 from fcn_convert.formats.torch_records import Storage, Tensor, declare, locate, moved, storage_of
 from fcn_convert.formats.zip_directory import (
     Member,
@@ -66,11 +66,9 @@ def _read(files: Files, file: Readable, members: Mapping[str, Member], start: in
         search.run(pickle.root)
     except RecordError as error:
         raise CheckpointError(f"{file.path}: {error}") from error
-    notes = (MODULE_NOTE,) if search.from_modules else ()
-    found, left_out = tuple(search.found), tuple(search.left_out)
     sums = (replace(part, offset=start + part.offset) for part in checksums(members.values()))
-    warnings = tuple(warnings_of(file.path, pickle.running))
-    return Index("torch (zip)", found, left_out, notes, warnings, checksums=tuple(sums))
+    warnings = warnings_of(file.path, pickle.running)
+    return replace(search.index("torch (zip)"), warnings=warnings, checksums=tuple(sums))
 
 
 def _check_storages(persistents: Iterable[Persistent]) -> None:
