@@ -17,10 +17,11 @@ REPORT_SUFFIX = ".report.json"
 SPEC_SUFFIX = ".yaml"
 INDEX_SUFFIX = ".index.json"
 CHECKPOINT_SUFFIXES = (
-    *(".pt", ".pth", ".pt2", ".pkl", ".pickle", ".bin", ".ckpt", ".tar", FILE_SUFFIX),
-    *(".npz", ".npy", ".h5", ".hdf5", ".keras", ".pdparams", INDEX_SUFFIX),
+    *(INDEX_SUFFIX, FILE_SUFFIX, ".pth", ".pt", ".bin", ".ckpt", ".h5", ".keras", ".pt2", ".hdf5"),
+    *(".pdparams", ".npz", ".npy", ".pkl", ".pickle", ".tar"),
 )
-"""What a folder's checkpoints are told by; what a file holds is told by its content."""
+"""What a folder's checkpoints are told by, those that are preferred first; what a file holds is
+told by its content."""
 _NO_OUTPUTS = (
     *(suffix for suffix in CHECKPOINT_SUFFIXES if suffix != FILE_SUFFIX),
     *(SPEC_SUFFIX, ".yml", ".json", ".html", ".md", ".xml"),

@@ -39,9 +39,6 @@ from fcn_convert.verify import verify
 from fcn_convert.workers import Workers, threads_to_compute
 from fcn_convert.write import write
 
-DEFAULT_REPORT = (
-    "the report goes there by default; --report FILE, or reports=[FILE], chooses another"
-)
 Progress = Callable[[int, int], None]
 """Told of the bytes done and of all bytes to do; of 0 where these are not known."""
 

@@ -578,8 +578,9 @@ def test_a_folder_with_several_checkpoints(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
-def test_a_folder_with_one_checkpoint(tmp_path: Path) -> None:
-    torch.save(net().state_dict(), tmp_path / "best.pth")
+@pytest.mark.parametrize("name", ["best.pth", "best.PTH", "best.pdparams"])
+def test_a_folder_with_one_checkpoint(tmp_path: Path, name: str) -> None:
+    torch.save(net().state_dict(), tmp_path / name)
     (tmp_path / "notes.txt").write_text("")
     check(tmp_path, net().state_dict())
 

@@ -55,7 +55,7 @@ ONLY = {
     "beside": {"errors"},
     "shard_folder": {"atomic", "errors", "formats", "plan", "turns"},
     "proof": set(),
-    "formats": {"errors", "tensors", "formats", "torch_quietly", "torch_settings"},
+    "formats": {"beside", "errors", "tensors", "formats", "torch_quietly", "torch_settings"},
     "spec": {"errors", "formats", "spec_schema", "spec_yaml", "tensors"},
     "renames": {"spec", "tensors"},
     "plan": {"errors", "layers", "tensors"},

@@ -1,9 +1,10 @@
 """Containers: each becomes the same index of tensors, recognised by content, not by suffix.
 
 To add one, write a module with the two functions of `Reader` and name it in `READERS`;
-`safetensors.py` is the example. One that is a zip file has the functions of `ZipReader` instead,
-and stands in `ZIP_READERS`; `npz.py` is the example. What cannot be read has a sentence in
-`signatures.py`.
+`tests/toy_format.py` is a whole one, in a page. One that is a zip file has the functions of
+`ZipReader` instead, and stands in `ZIP_READERS`; `npz.py` is the example. By which suffix folders
+are searched for it stands in `CHECKPOINT_SUFFIXES` (beside.py). What cannot be read has a sentence
+in `signatures.py`.
 """
 
 from __future__ import annotations

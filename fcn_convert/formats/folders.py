@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from fcn_convert.beside import CHECKPOINT_SUFFIXES, METADATA
 from fcn_convert.errors import CheckpointError, quoted
 
 USUAL = (
@@ -14,12 +15,11 @@ USUAL = (
     "diffusion_pytorch_model.safetensors",
     "pytorch_model.bin.index.json",
     "pytorch_model.bin",
-    ".metadata",
+    METADATA,
     "model.weights.h5",
 )
 """Names that libraries give, those that are preferred first: as transformers, safetensors before
 files of torch.save."""
-SUFFIXES = (".index.json", ".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".h5", ".keras")
 
 
 def main_file(folder: Path) -> Path:
@@ -36,8 +36,8 @@ def main_file(folder: Path) -> Path:
             f"{folder}: is a TensorFlow SavedModel; load it with Keras and save its weights with "
             "model.save('model.h5')"
         )
-    for suffix in SUFFIXES:
-        found = [name for name in names if name.endswith(suffix)]
+    for suffix in CHECKPOINT_SUFFIXES:
+        found = [name for name in names if name.lower().endswith(suffix)]
         if len(found) > 1:
             raise CheckpointError(
                 f"{folder}: holds {len(found)} files that could be meant: {quoted(found)}; name one"

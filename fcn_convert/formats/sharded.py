@@ -26,7 +26,6 @@ from fcn_convert.tensors import (
     shown,
 )
 
-SUFFIX = ".index.json"
 WEIGHT_MAP = "weight_map"
 MAX_TIMES = 16
 """How far a `total_size` may be over what there is: from 64 bits to 4, where an index was copied

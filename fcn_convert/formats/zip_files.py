@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
+from fcn_convert.beside import CHECKPOINT_SUFFIXES
 from fcn_convert.errors import CheckpointError, quoted
 from fcn_convert.formats import (
     keras_files,
@@ -19,8 +20,6 @@ from fcn_convert.formats.zip_directory import LOCAL_SIGNATURE, Member, read_dire
 from fcn_convert.tensors import Index, shown
 
 EMPTY_SIGNATURE = b"PK\x05\x06"
-CHECKPOINTS = (".pth", ".pt", ".ckpt", ".safetensors", ".h5", ".keras", ".pdparams", ".npz")
-"""How the names of checkpoints end that others pack into a zip file."""
 
 
 class ZipReader(Protocol):
@@ -57,7 +56,7 @@ def read_index(files: Files) -> Index:
         if reader.recognises_members(members):
             return reader.read_members(files, members)
     found = f"its members are {quoted(map(shown, members))}" if members else "it is empty"
-    inside = [name for name in members if name.endswith(CHECKPOINTS)]
+    inside = [name for name in members if name.endswith(CHECKPOINT_SUFFIXES)]
     advice = f"unpack it, and convert the one with the weights: {quoted(map(shown, inside))}"
     raise CheckpointError(
         f"{files.main.path}: is a zip file with no {torch_zip.PICKLE}, and none of an archive "

@@ -22,11 +22,7 @@ def code_of(report: str | Path) -> str:
 
     report: a JSON report of a conversion or a verification. Raises ReportError for another file.
     """
-    return source_of(read_head(Path(report)))
-
-
-def source_of(head: ReportedHead) -> str:
-    """Return the source of the module."""
+    head = read_head(Path(report))
     modules = Modules(head)
     lines = [
         *_introduction(head),

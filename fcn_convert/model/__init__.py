@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fcn_convert.errors import ModelError
-from fcn_convert.model.build import Converted, make_convertible, with_own_tensors
+from fcn_convert.model.build import make_convertible, with_own_tensors
 from fcn_convert.model.lift import Pool
 from fcn_convert.spec import AXES, Dense, FeatureMap, Head, Reads, Spec
 from fcn_convert.torch_quietly import Tensor, nn
@@ -34,11 +34,7 @@ def spec_of(model: nn.Module, example_input: Tensor | tuple[Tensor, ...]) -> Spe
     Raises ModelError where the model cannot be made fully convolutional, or has no Dense layer in
     its head.
     """
-    return spec_of_layers(make_convertible(model, example_input, "slide"))
-
-
-def spec_of_layers(converted: Converted) -> Spec:
-    """Return the spec with the Dense layers of a converted model."""
+    converted = make_convertible(model, example_input, "slide")
     heads: dict[object, list[Dense]] = {}
     owner: dict[str, object] = {}
     maps: dict[object, tuple[tuple[int, ...], str]] = {}

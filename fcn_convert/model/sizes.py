@@ -52,13 +52,11 @@ def larger(inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 class Sizes:
     """What is trunk and what is head.
 
-    shapes: what each node gave for the larger input. failure: the first node that could not be
-    computed for it, and why: where there is no adaptive pool, that is the first Dense layer.
+    shapes: what each node gave for the larger input, as far as that could be computed.
     """
 
     traced: Traced
     shapes: dict[fx.Node, tuple[int, ...]]
-    failure: str = ""
     axes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -110,7 +108,8 @@ def measure(traced: Traced) -> Sizes:
     """Run the graph on a larger input, as far as it goes."""
     with traced.mode:
         inputs = larger(traced.inputs)
-    return Sizes(traced, *run_through(traced.model, traced.graph, inputs, traced.mode))
+    shapes, _ = run_through(traced.model, traced.graph, inputs, traced.mode)
+    return Sizes(traced, shapes)
 
 
 def run_through(

@@ -16,7 +16,22 @@ WHOLE = "whole file"
 def to_junit(report: Report) -> str:
     """Return the report as JUnit XML; a check that could not be computed is a skipped case."""
     root = Element("testsuites", name="fcn-convert")
-    add_suite(root, report)
+    path = printable(report.source.path)
+    suite = SubElement(root, "testsuite", name=path)
+    # A plan has no cases: nothing of it was checked.
+    if report.verdict.passed is not None:
+        for name, checks in _checked(report):
+            for check in checks:
+                case = SubElement(
+                    suite, "testcase", classname=path, name=printable(f"{name}: {check.name}")
+                )
+                _conclude(case, check)
+        whole = SubElement(suite, "testcase", classname=path, name=WHOLE)
+        problems = only_of_the_whole(report)
+        if problems:
+            fail(whole, "failure", problems)
+    if report.warnings:
+        SubElement(suite, "system-err").text = "\n".join(map(printable, report.warnings))
     return document(root)
 
 
@@ -32,25 +47,6 @@ def document(root: Element) -> str:
             parent.set(attribute, str(sum(1 for _ in parent.iter(tag))))
     indent(root)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{tostring(root, encoding="unicode")}\n'
-
-
-def add_suite(root: Element, report: Report) -> None:
-    """Add one conversion's cases; none for a plan, in which nothing is checked."""
-    path = printable(report.source.path)
-    suite = SubElement(root, "testsuite", name=path)
-    if report.verdict.passed is not None:
-        for name, checks in _checked(report):
-            for check in checks:
-                case = SubElement(
-                    suite, "testcase", classname=path, name=printable(f"{name}: {check.name}")
-                )
-                _conclude(case, check)
-        whole = SubElement(suite, "testcase", classname=path, name=WHOLE)
-        problems = only_of_the_whole(report)
-        if problems:
-            fail(whole, "failure", problems)
-    if report.warnings:
-        SubElement(suite, "system-err").text = "\n".join(map(printable, report.warnings))
 
 
 def fail(case: Element, kind: str, problems: Iterable[str]) -> None:

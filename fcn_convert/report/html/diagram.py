@@ -13,7 +13,6 @@ from fcn_convert.tensors import times
 
 BEFORE, AFTER = 0, 188
 """Where the two columns begin, in the units of the viewBox, which is as wide as a telephone."""
-WIDTH, COLUMN = 360, 172
 BOX, ARROW, FIRST = 54, 36, 24
 GLYPH = 28
 """Side of the small picture in a box."""

@@ -9,7 +9,7 @@ from math import ceil, isfinite, log2, sqrt
 from fcn_convert.infer.findings import Pattern
 from fcn_convert.proof import LargerMap, Spread
 
-WIDTH, HEIGHT = 360, 150
+WIDTH = 360
 """Of a histogram, in the units of its viewBox."""
 AXIS, TOP, SIDE = 116, 22, 10
 LEVELS = 12
