@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import inf, prod
+from typing import TYPE_CHECKING
 
 from fcn_convert.digests import Digests
 from fcn_convert.formats import Checkpoint
@@ -24,6 +25,9 @@ from fcn_convert.spec import Spec
 from fcn_convert.tensors import Dtype, TensorInfo, is_row_major
 from fcn_convert.torch_import import import_torch
 from fcn_convert.workers import Workers
+
+if TYPE_CHECKING:
+    from fcn_convert.torch_quietly import Tensor
 
 CHUNK_BYTES = 4 << 20
 """Bytes of each of the two files that are compared at a time."""
@@ -205,16 +209,15 @@ class _Difference:
 
     def add(self, part: Box | int, expected: bytearray, found: bytearray) -> None:
         """Count in a part that differs."""
-        size = max(self.dtype.itemsize, 1)
-        places = [
-            at // size
-            for at in range(0, len(expected), size)
-            if expected[at : at + size] != found[at : at + size]
-        ]
+        from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where something is wrong
+
+        bits = (torch.frombuffer(raw, dtype=torch.uint8) for raw in (expected, found))
+        before, after = (raw.view(-1, max(self.dtype.itemsize, 1)) for raw in bits)
+        differing = (before != after).any(1)
         if not self.count:
-            self.first = self._index(part, places[0])
-        self.count += len(places)
-        largest = _largest_difference(self.dtype, expected, found)
+            self.first = self._index(part, int(differing.byte().argmax()))
+        self.count += int(differing.count_nonzero())
+        largest = _largest_difference(self.dtype, expected, found, differing)
         self.largest = None if None in (largest, self.largest) else max(largest, self.largest)  # type: ignore[type-var]
 
     def _index(self, part: Box | int, place: int) -> tuple[int, ...]:
@@ -226,8 +229,11 @@ class _Difference:
         return tuple(start + at for start, at in zip(part.start, inside, strict=True))
 
 
-def _largest_difference(dtype: Dtype, expected: bytearray, found: bytearray) -> float | None:
-    from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where something is wrong
+def _largest_difference(
+    dtype: Dtype, expected: bytearray, found: bytearray, differing: Tensor
+) -> float | None:
+    """Return it over the elements whose bits differ: the same bits do not, whatever they mean."""
+    from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - likewise
 
     kind = getattr(torch, dtype.torch or "", None)
     if kind is None:
@@ -237,11 +243,8 @@ def _largest_difference(dtype: Dtype, expected: bytearray, found: bytearray) -> 
         before, after = (torch.frombuffer(raw, dtype=kind).to(wide) for raw in (expected, found))
     except (RuntimeError, NotImplementedError):  # a dtype that this torch stores but cannot convert
         return None
-    # Bits that are the same do not differ, whatever number they are.
-    bits, other_bits = (torch.frombuffer(raw, dtype=torch.uint8) for raw in (expected, found))
-    same = (bits == other_bits).view(before.numel(), -1).all(1)
     apart = (before - after).abs().nan_to_num(nan=inf, posinf=inf)
-    return float(apart.masked_fill(same, 0).max())
+    return float(apart.masked_fill(~differing, 0).max())
 
 
 def _position(element: int, shape: tuple[int, ...]) -> Iterator[int]:
