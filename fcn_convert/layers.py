@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
+from fnmatch import filter as matching
 from math import isqrt
 
-from fcn_convert.errors import SpecError, quoted
+from fcn_convert.errors import MAX_PROBLEMS, SpecError, quoted
 from fcn_convert.renames import renamed
 from fcn_convert.spec import MAX_DENSE, Dense, FeatureMap, Head, Reads, Spec, unflattened
 from fcn_convert.tensors import StateDict, TensorInfo, natural_key, parent
@@ -130,10 +130,12 @@ def _named_layers(
         if entry.name in weights:
             expanded.append(entry)
             continue
-        matches = [name for name in weights if fnmatchcase(name, entry.name)]
+        matches = matching(weights, entry.name)
         expanded += [Dense(name, entry.reads, entry.line) for name in matches]
         if not matches:
-            reason = _why_not_dense(entry.name, state_dict, weights)
+            # Of the problems beyond those that are shown only the number is said.
+            shown = len(problems) < MAX_PROBLEMS
+            reason = _why_not_dense(entry.name, state_dict, weights) if shown else "is none"
             problems.append(f"{entry.name} {reason}{spec.at(entry.line)}")
     return expanded
 

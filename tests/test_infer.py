@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from fcn_convert.formats import open_checkpoint
+from fcn_convert.infer.chains import find_chains
 from fcn_convert.infer.decision import decide
 from fcn_convert.infer.evidence import PATTERN_SIZE, Sample, read_sample, weigh, why_not
 from fcn_convert.infer.heads import find_heads
@@ -440,6 +441,25 @@ def test_what_shapes_put_first_is_offered_where_weights_go_with_others() -> None
     decision = decide(Maps((first, *others), "open", (64,)), Evidence(64, tuple(scores)), "")
     assert decision.reading is None
     assert Reading(first, "CHW") in decision.alternatives
+
+
+def test_a_layer_follows_the_one_with_most_modules_around_both() -> None:
+    shapes = {"conv.weight": (8, 1, 3, 3), "head.out.weight": (10, 64)}
+    shapes |= {"head.pre.fc.weight": (64, 32), "zoo.x.fc.weight": (64, 32)}
+    network = Network(index_of(shapes))
+    chains, unclear = find_chains(network, find_heads(network))
+    assert not unclear
+    [chain] = chains  # both read the map; what follows comes after them
+    assert chain.first == ("head.pre.fc", "zoo.x.fc")
+    assert chain.layers == ("head.pre.fc", "head.out", "zoo.x.fc")
+
+
+def test_of_more_layers_than_any_network_has_none_is_looked_at() -> None:
+    shapes = {"conv.weight": (8, 1, 1, 1), "fc0.weight": (8, 32)}
+    network = Network(index_of(shapes | {f"fc{at}.weight": (8, 8) for at in range(1, 1001)}))
+    chains, unclear = find_chains(network, find_heads(network))
+    assert (chains, len(unclear)) == ([], 1001)
+    assert set(unclear.values()) == {"there are over 1000 such layers"}
 
 
 def test_of_very_many_heads_some_are_looked_at_and_the_others_say_so(tmp_path: Path) -> None:

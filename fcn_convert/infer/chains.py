@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 from fcn_convert.infer.heads import DenseLayers
 from fcn_convert.infer.maps import Maps, candidate_maps
 from fcn_convert.infer.network import Network
+from fcn_convert.spec import MAX_DENSE
 from fcn_convert.tensors import parent
 
 
@@ -27,6 +29,8 @@ def find_chains(network: Network, dense: DenseLayers) -> tuple[list[Chain], dict
     """Return the heads, and the layers of which it is not clear what they read, with the reason."""
     if not any(producer.kernel for producer in network.producers):
         return [], dict.fromkeys(dense.heads, "the file has no convolution that gives it a map")
+    if len(dense.heads) > MAX_DENSE:  # each of them is held against all others
+        return [], dict.fromkeys(dense.heads, f"there are over {MAX_DENSE} such layers")
     followers: dict[str, list[str]] = {}
     roots: dict[str, Maps] = {}
     unclear: dict[str, str] = {}
@@ -91,7 +95,7 @@ def _has_a_map_of_its_own(maps: Maps) -> bool:
 def _shared(one: str, other: str) -> int:
     """Count the modules around both of two layers."""
     pairs = zip(one.split(".")[:-1], other.split(".")[:-1], strict=False)
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), 0)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def _reached(roots: Mapping[str, Maps], followers: Mapping[str, list[str]]) -> Iterator[str]:

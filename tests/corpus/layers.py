@@ -46,6 +46,10 @@ MALFORMED: dict[str, tuple[str, tuple[str, ...]]] = {
         MAP + "rename:" + "".join(f"\n  k{at}: x" for at in range(8000)),
         (*["no tensor's name starts with k"] * 50, "and 7950 more of the kind"),
     ),
+    "layers-of-none": (
+        f"feature_map: [3, 2, 2]\ndense: [{', '.join(f'k{at}' for at in range(1000))}]",
+        (*["^k.* is not a Dense layer of the checkpoint"] * 50, "and .* more of the kind"),
+    ),
     "rename-to-reserved": (MAP + "rename: {a.bias: __metadata__}", ("called '__metadata__'",)),
     "rename-to-surrogate": (MAP + 'rename: {a.bias: "\\ud800"}', (r"called '\\ud800'",)),
     "map-too-small": (
