@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
@@ -26,6 +27,15 @@ from fcn_convert.tensors import Layout
 Size = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Name = Annotated[str, Field(min_length=1)]
 
+
+def _a_whole_number(value: object) -> object:
+    """Refuse what Python takes for the same number: True and 1.0."""
+    if type(value) is not int:
+        raise ValueError("should be 1")
+    return value
+
+
+Version = Annotated[Literal[1], BeforeValidator(_a_whole_number)]
 
 UNSAID: Any = None
 """A default is not validated: leaving a key out is fine, `key: null` is a mistake."""
@@ -139,7 +149,7 @@ class HeadModel(_HeadKeys):
 class SpecModel(_HeadKeys):
     """What is to be known of a checkpoint: its feature map's shape, and little else."""
 
-    version: Literal[1] = Field(default=1, description="Version of the spec's own format.")
+    version: Version = Field(default=1, description="Version of the spec's own format.")
     state_dict: Name = Field(
         default=UNSAID,
         description="Where the state dict lies in a wrapped checkpoint, e.g. model_ema. "

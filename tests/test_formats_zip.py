@@ -166,13 +166,13 @@ def test_not_of_torch(tmp_path: Path, case: str) -> None:
 
 
 def test_tensor_beyond_its_declared_storage(tmp_path: Path) -> None:
-    # The member has room for it, but torch would not look there.
     raw = saved({"w": torch.arange(2.0)})
     pickled = zipfile.ZipFile(io.BytesIO(raw)).read("archive/data.pkl")
     assert pickled.count(b"K\x02t") == 1  # the storage's number of elements ends its id
     shorter = pickled.replace(b"K\x02t", b"K\x01t")
     path = tmp_path / "m.pt"
-    path.write_bytes(rezipped(raw, lambda m: m.update({"archive/data.pkl": shorter})))
+    changed = {"archive/data.pkl": shorter, "archive/data/0": bytes(4)}
+    path.write_bytes(rezipped(raw, lambda m: m.update(changed)))
     with pytest.raises(CheckpointError, match="it reaches byte 8 of storage '0', which has 4"):
         open_checkpoint(path)
 

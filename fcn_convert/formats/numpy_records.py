@@ -23,6 +23,7 @@ from fcn_convert.tensors import (
     TensorInfo,
     is_row_major,
     row_major_strides,
+    shown,
     size_in_bits,
 )
 
@@ -49,6 +50,7 @@ _BY_CODE: Mapping[str, str] = {
     "c8": "C64",
 }
 _CODE = re.compile(r"([<>=|]?)([a-zA-Z]\d{1,8})")
+_NO_NUMBERS = set("OSUaMm")
 _PART = 1 << 20
 
 
@@ -101,6 +103,16 @@ def dtype_named(code: str) -> Dtype | None:
     if dtype and match[1] == ">" and dtype.bits > 8:
         raise RecordError("its values are big-endian; save it with a little-endian dtype")
     return dtype
+
+
+def dtype_of(code: str) -> Dtype | Unreadable | None:
+    """Return the dtype of an array's values; None where they are objects, texts or dates.
+
+    Raises RecordError for big-endian values.
+    """
+    if code.lstrip("<>=|")[:1] in _NO_NUMBERS:
+        return None
+    return dtype_named(code) or Unreadable(f"an array of NumPy's dtype {shown(code)}")
 
 
 def column_major(tensor: TensorInfo) -> TensorInfo:
@@ -181,12 +193,10 @@ def _array(
     shape: tuple[int, ...], dtype: Node, values: Node, axes: tuple[int, ...]
 ) -> Array | Unreadable | None:
     code = _dtype_code(dtype)
-    if code is None or code[-1:] == "O" or code.lstrip("<>=|")[:1] in {"O", "S", "U", "V", "a"}:
+    if code is None or code.lstrip("<>=|")[:1] == "V":  # records, as of a trainer's history
         return None
-    found = dtype_named(code)
-    if found is None:
-        return Unreadable(f"of NumPy's dtype {code[:8]}")
-    return Array(found, shape, axes, values)
+    found = dtype_of(code)
+    return Array(found, shape, axes, values) if isinstance(found, Dtype) else found
 
 
 def _dtype_code(node: Node) -> str | None:

@@ -100,12 +100,22 @@ def _check_header(file: Readable, header: list[Node]) -> None:
 
 
 def _declared(persistents: tuple[Persistent, ...]) -> dict[str, Storage]:
-    """Collect the storages that the object refers to, by key."""
+    """Collect the storages that the object refers to, by key.
+
+    Raises RecordError where two of them, or of their views, contradict each other: torch takes the
+    first of a key.
+    """
     storages: dict[str, Storage] = {}
+    views: dict[str, Storage] = {}
     for persistent in persistents:
         storage = storage_of(persistent)
-        if storage is not None:
-            declare(storages, storage)
+        if storage is None:
+            continue
+        declare(storages, storage)
+        if storage.view is not None and views.setdefault(storage.view, storage) != storage:
+            raise RecordError(f"two views of storages have the key {shown(storage.view)}")
+    if views.keys() & storages.keys():
+        raise RecordError("a storage and a view of one have the same key")
     return storages
 
 

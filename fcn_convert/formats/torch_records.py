@@ -34,7 +34,8 @@ class Storage:
     """A run of elements that tensors are views of.
 
     numel: elements that the pickle says it has; itemsize: bytes of one.
-    first, last: the elements a tensor may view (old files pickle views of storages).
+    first, last: the elements a tensor may view (old files pickle views of storages); view: the key
+    of these elements, where they are pickled as a storage of their own.
     dtype: None for a storage type that safetensors has no dtype for.
     """
 
@@ -45,6 +46,7 @@ class Storage:
     numel: int
     first: int
     last: int
+    view: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +136,17 @@ def storage_of(node: Node) -> Storage | None:
     itemsize = dtype.itemsize if dtype else _FOREIGN_STORAGES.get(kind.name, 0)
     if not itemsize:
         raise RecordError(f"storage {shown(key)} has the unknown type {shown(kind.path)}")
-    first, last = 0, numel
+    first, last, view_key = 0, numel, None
     if view and view[0] is not None:
-        if not isinstance(view[0], tuple) or len(view[0]) != 3:
+        view_key = _text(view[0][0]) if isinstance(view[0], tuple) and len(view[0]) == 3 else None
+        if view_key is None:
             raise RecordError(f"the view of storage {shown(key)} is malformed")
         _, first, length = view[0]
         check_naturals(f"the view of storage {shown(key)}", first, length)
         last = first + length
         if last > numel:
             raise RecordError(f"a view of storage {shown(key)} reaches beyond its {numel} elements")
-    return Storage(key, kind.name, dtype, itemsize, numel, first, last)
+    return Storage(key, kind.name, dtype, itemsize, numel, first, last, view_key)
 
 
 def declare(storages: dict[str, Storage], storage: Storage) -> None:
@@ -169,16 +172,16 @@ def tensor_of(node: Node) -> Record | None:
         if not isinstance(node, Call) or not isinstance(node.function, Global):
             return None
         path, arguments = node.function.path, node.arguments
-        if not isinstance(arguments, tuple):
+        if path not in _WRAPPERS and path not in _REBUILDERS and path not in _UNREADABLE:
             return None
+        if not isinstance(arguments, tuple):
+            raise RecordError("the arguments of its rebuilder are no tuple")
         if path in _WRAPPERS:
             node = _WRAPPERS[path](arguments)
         elif path in _REBUILDERS:
             return _rebuilt(path, arguments)
-        elif path in _UNREADABLE:
-            return Unreadable(_UNREADABLE[path])
         else:
-            return None
+            return Unreadable(_UNREADABLE[path])
     raise RecordError(f"it is wrapped in more than {_MAX_WRAPPED} calls")
 
 
@@ -305,15 +308,16 @@ def _rebuilt(path: str, arguments: tuple[Node, ...]) -> Record:
 
 def _bits(metadata: Node, dtype: Dtype) -> tuple[bool, bool]:
     """Return torch's conj and neg bits, which only some dtypes can have."""
-    marks = mapping_of(metadata) or {}
-    if len(marks) > _MAX_BITS:
-        raise RecordError(f"it is marked with {len(marks)} bits")
-    bits = {bit for bit, is_set in marks.items() if is_set}
+    bits = mapping_of(metadata) or {}
+    if len(bits) > _MAX_BITS:
+        raise RecordError(f"it is marked with {len(bits)} bits")
     allowed = {"neg"} if dtype.name in _NEGATABLE else set()
     if dtype.name == "C64":
         allowed = {"conj", "neg"}
-    if not bits <= allowed:
+    if not bits.keys() <= allowed:
         raise RecordError(f"it is marked with a bit that {dtype.name} cannot have")
+    if not all(value is True for value in bits.values()):  # torch sets one whatever its value is
+        raise RecordError("it is marked with a bit that is not set")
     return "conj" in bits, "neg" in bits
 
 

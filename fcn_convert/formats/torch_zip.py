@@ -29,6 +29,8 @@ from fcn_convert.formats.zip_directory import (
 from fcn_convert.tensors import Index, TensorInfo, shown
 
 PICKLE = "data.pkl"
+MAX_VERSION = 10
+"""Of the container, as caffe2/serialize/versions.h counts them; torch writes 3 by default."""
 
 
 def recognises_members(names: Collection[str]) -> bool:
@@ -62,8 +64,10 @@ def _read(files: Files, file: Readable, members: Mapping[str, Member], start: in
     )
     try:
         pickle = archive.read()
-        _check_storages(pickle.persistents)
+        storages = _declared(pickle.persistents)
         search.run(pickle.root)
+        for storage in storages:
+            archive.member_of(storage)
     except RecordError as error:
         raise CheckpointError(f"{file.path}: {error}") from error
     sums = (replace(part, offset=start + part.offset) for part in checksums(members.values()))
@@ -71,8 +75,8 @@ def _read(files: Files, file: Readable, members: Mapping[str, Member], start: in
     return replace(search.index("torch (zip)"), warnings=warnings, checksums=tuple(sums))
 
 
-def _check_storages(persistents: Iterable[Persistent]) -> None:
-    """Raise RecordError where a storage is declared twice, and not alike."""
+def _declared(persistents: Iterable[Persistent]) -> Collection[Storage]:
+    """Return the storages that an object refers to; raises RecordError for one declared twice."""
     storages: dict[str, Storage] = {}
     for persistent in persistents:
         storage = None
@@ -80,6 +84,7 @@ def _check_storages(persistents: Iterable[Persistent]) -> None:
             storage = storage_of(persistent)
         if storage is not None:
             declare(storages, storage)
+    return storages.values()
 
 
 def folders_of(names: Iterable[str]) -> list[str]:
@@ -110,7 +115,12 @@ class Archive:
         return self.read().root
 
     def read(self) -> Pickle:
-        """Read the pickle; raises CheckpointError where values are not little-endian."""
+        """Read the pickle.
+
+        Raises CheckpointError where values are not little-endian, or the file is of a version that
+        is not known.
+        """
+        self._check_version()
         byteorder = self.members.get(f"{self.folder}byteorder")
         if byteorder and text_of(self.file, byteorder, 16) != b"little":
             raise CheckpointError(
@@ -120,15 +130,32 @@ class Archive:
         pickle = self.members[self.folder + PICKLE]
         return read_pickle(self.file, pickle.offset, pickle.offset + pickle.nbytes)
 
-    def locate(self, name: str, tensor: Tensor) -> TensorInfo:
-        """Place a tensor of the object; raises RecordError where its storage does not fit."""
-        storage = tensor.storage
+    def _check_version(self) -> None:
+        places = (f"{self.folder}.data/version", f"{self.folder}version")
+        member = next((self.members[place] for place in places if place in self.members), None)
+        if member is None:
+            return
+        text = text_of(self.file, member, 16).strip()
+        if not text.isdigit() or not 0 < int(text) <= MAX_VERSION:
+            raise CheckpointError(
+                f"{self.file.path}: its `version` is {shown(text.decode('latin-1'))}, expected a "
+                f"number of 1 to {MAX_VERSION}; it is damaged, or of a newer torch: save it again"
+            )
+
+    def member_of(self, storage: Storage) -> Member:
+        """Return where a storage is; raises RecordError where it has another size than declared."""
         member = self.members.get(f"{self.folder}data/{storage.key}")
         if member is None:
             raise RecordError(f"its storage {shown(storage.key)} is not in the file")
-        if member.nbytes < storage.numel * storage.itemsize:
+        # Bytes that are left over are a part of an element, where one of them is not whole.
+        if member.nbytes // storage.itemsize != storage.numel:
             raise RecordError(
                 f"storage {shown(storage.key)} has {member.nbytes} bytes, "
                 f"but is declared with {storage.numel * storage.itemsize}"
             )
+        return member
+
+    def locate(self, name: str, tensor: Tensor) -> TensorInfo:
+        """Place a tensor of the object; raises RecordError where its storage does not fit."""
+        member = self.member_of(tensor.storage)
         return locate(name, tensor, member.offset, member.nbytes)

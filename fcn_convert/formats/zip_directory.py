@@ -157,7 +157,9 @@ def _entries(directory: bytes, count: int) -> Iterator[_Entry]:
         )
         if signature != b"PK\x01\x02":
             raise _ZipError("its directory is malformed")
-        name_length, extra_length, comment_length, _, _, attributes = rest
+        name_length, extra_length, comment_length, disk, _, attributes = rest
+        if disk:
+            raise _ZipError("it spans several disks")
         at += _ENTRY.size
         name = directory[at : at + name_length]
         extra = directory[at + name_length : at + name_length + extra_length]

@@ -76,7 +76,24 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "npy-shape-overflows": (header(shape=f"({2**40}, {2**40})"), "needs"),
     "npy-shape-negative": (header(shape="(-5, 4)"), "its header is malformed"),
     "npy-shape-huge": (header(shape=f"({2**62},)"), "needs"),
-    "npy-shape-of-20-digits": (header(shape="(99999999999999999999,)"), "its shape is not"),
+    "npy-shape-of-20-digits": (header(shape="(99999999999999999999,)"), "header is malformed"),
+    "npy-shape-of-digits-apart": (header(shape="(2 0,)"), "its header is malformed"),
+    "npy-shape-is-no-tuple": (header(shape="(20)"), "its header is malformed"),
+    "npy-shape-with-nothing-between": (header(shape="(5,,4)"), "its header is malformed"),
+    "npy-shape-of-a-leading-zero": (header(shape="(05, 4)"), "its header is malformed"),
+    "npy-order-is-a-number": (header(order="1"), "its header is malformed"),
+    "npy-two-shapes": (
+        with_header("{'descr': '<f4', 'shape': (5, 4), 'shape': (4, 5)}\n"),
+        "its header is malformed",
+    ),
+    "npy-version-1.9": (npy(VALUES).replace(b"\x01\x00", b"\x01\x09", 1), "does not start like"),
+    **{
+        f"npz-{code}-beside-weights": (
+            npz(("w.npy", npy(VALUES)), ("v.npy", npy(np.zeros(3, dtype=code)))),
+            "v is an array of NumPy's dtype .*: safetensors holds",
+        )
+        for code in ("c16", "V2")
+    },
     "npy-shape-of-65-axes": (header(shape=f"({'1, ' * 65})"), "its shape is not 64 sizes at most"),
     "npy-dtype-unknown": (header(descr="'<q9'"), "an array of NumPy's dtype"),
     "npy-big-endian": (npy(VALUES.astype(">f4")), "its values are big-endian"),

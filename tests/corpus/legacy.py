@@ -86,6 +86,21 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "view-of-two": (legacy(with_id(*STORAGE, ("v", 1)), K), "the view of storage 'k' is malformed"),
     "view-negative": (legacy(with_id(*STORAGE, ("v", -1, 2)), K), "view of storage 'k' is not a n"),
     "view-beyond": (legacy(with_id(*STORAGE, ("v", 3, 4)), K), "reaches beyond its 6 elements"),
+    "view-without-a-key": (legacy(with_id(*STORAGE, (1, 0, 2)), K), "the view of .* is malformed"),
+    "two-views-of-one-key": (
+        legacy(
+            {
+                "w": v1(stored(*STORAGE, ("v", 0, 3)), 0, (3,), (1,)),
+                "v": v1(stored(*STORAGE, ("v", 3, 3)), 0, (3,), (1,)),
+            },
+            K,
+        ),
+        "two views of storages have the key 'v'",
+    ),
+    "view-of-its-storage's-key": (
+        legacy(with_id(*STORAGE, ("k", 3, 3)), K),
+        "a storage and a view of one have the same key",
+    ),
     "beyond-its-view": (
         legacy({"w": v1(stored(*STORAGE, ("v", 0, 2)), 0, (3,), (1,))}, K),
         "it reaches byte 12 of storage 'k', which has 8",

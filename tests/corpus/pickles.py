@@ -84,7 +84,7 @@ def torch_zip(pickled: bytes) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as out:
         out.writestr("archive/data.pkl", pickled)
-        out.writestr("archive/data/0", bytes(64))
+        out.writestr("archive/data/0", bytes(16))
     return buffer.getvalue()
 
 
@@ -424,7 +424,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "storage-numel-is-a-float": (lambda: dumped({"w": tensor(numel=4.0)}), "not a natural number"),
     "storage-numel-huge": (
         lambda: dumped({"w": tensor(numel=2**62)}),
-        "storage '0' has 64 bytes, but is declared with|is not in the file",
+        "storage '0' has 16 bytes, but is declared with|is not in the file",
     ),
     "rebuilder-without-arguments": (
         lambda: dumped({"w": Made(torch._utils._rebuild_tensor_v2)}),
@@ -480,8 +480,12 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: dumped({"w": tensor(bits={"conj": True})}),
         "a bit that F32 cannot have",
     ),
+    "negated-by-false": (
+        lambda: dumped({"w": tensor(bits={"neg": False})}),
+        "marked with a bit that is not set",
+    ),
     "negated-bytes": (
-        lambda: dumped({"w": tensor(kind=torch.ByteStorage, bits={"neg": True})}),
+        lambda: dumped({"w": tensor(kind=torch.ByteStorage, numel=16, bits={"neg": True})}),
         "a bit that U8 cannot have",
     ),
     "unknown-bit": (lambda: dumped({"w": tensor(bits={"x": True})}), "a bit that F32 cannot have"),
@@ -512,7 +516,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "arguments-are-no-tuple": (
         lambda: dumped({**W, "v": Id("CALL")}, {"CALL": b"ctorch._utils\n_rebuild_tensor_v2\nNR"}),
-        "",
+        "'v' cannot be read: the arguments of its rebuilder are no tuple",
     ),
     "size-with-arguments-of-none": (
         lambda: dumped({"w": tensor(shape=Id("CALL"))}, {"CALL": b"ctorch\nSize\nK\x01R"}),

@@ -185,6 +185,11 @@ BAD = [
         id="version-text",
     ),
     pytest.param(
+        "feature_map: [1, 2, 2]\nversion: true",
+        [r"version: should be 1, found True .*:2"],
+        id="version-true",
+    ),
+    pytest.param(
         "feature_map: [1, 2, 2]\nlayout: caffe",
         [r"layout: should be .*found 'caffe' .*:2"],
         id="layout",

@@ -33,6 +33,7 @@ class Part:
     central: dict[str, int] | None = None
     local_name: bytes | None = None
     attributes: int = 0
+    disk: int = 0
 
     def sizes(self, said: dict[str, int] | None) -> dict[str, int]:
         size = len(self.data)
@@ -59,7 +60,8 @@ def archive(
         directory += b"PK\x01\x02" + struct.pack(
             "<HHHHHHLLLHHHHHLL",
             *(20, 20, part.flags, part.method, 0, 0, said["crc"], said["packed"], said["size"]),
-            *(len(part.name), len(part.extra), 0, 0, 0, part.attributes, said.get("header", at)),
+            *(len(part.name), len(part.extra), 0, part.disk, 0, part.attributes),
+            said.get("header", at),
         )
         directory += part.name + part.extra
     said = {
@@ -245,6 +247,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "zip64-of-another-disk": (end64(PLAIN, disk=1), "spans several disks"),
     "zip64-of-two-disks": (end64(PLAIN, disks=2), "spans several disks"),
     "zip64-entries-elsewhere": (end64(PLAIN, here=1), "spans several disks"),
+    "member-of-another-disk": (archive(replace(A, disk=1), B), "spans several disks"),
     "entries-elsewhere": (archive(A, B, end={"here": 1}), "spans several disks"),
     "folder-with-bytes": (archive(replace(A, attributes=0x10), B), "is a patch or a folder"),
     "patch": (archive(replace(A, flags=0x20), B), "is a patch or a folder"),
@@ -309,6 +312,17 @@ NOT_OF_TORCH: dict[str, tuple[Callable[[dict[str, bytes]], object], str]] = {
         lambda m: m.update({"archive/data/0": bytes(23)}),
         "storage '0' has 23 bytes, but is declared with 24",
     ),
+    "storage-long": (
+        lambda m: m.update({"archive/data/0": bytes(28)}),
+        "storage '0' has 28 bytes, but is declared with 24",
+    ),
+    **{
+        f"version-{text.decode().strip() or 'empty'}": (
+            lambda m, text=text: m.update({"archive/version": text}),
+            "its `version` is .*, expected a number of 1 to 10",
+        )
+        for text in (b"", b"0\n", b"11", b"-3", b"abc\n")
+    },
     "storage-empty": (
         lambda m: m.update({"archive/data/0": b""}),
         "storage '0' has 0 bytes, but is declared with 24",
