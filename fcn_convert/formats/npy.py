@@ -30,7 +30,7 @@ _FIELD = (
     rf"""('[^']*'|"[^"]*"|True|False|\((?:(?:\s*{_SIZE}\s*,)+(?:\s*{_SIZE})?)?\s*\))"""
 )
 _HEADER = re.compile(
-    r"\s*\{\s*" + r"\s*,\s*".join([_FIELD] * 3) + r"\s*,?\s*\}\s*", re.ASCII | re.DOTALL
+    r"\s*\{\s*" + r"\s*,\s*".join([_FIELD] * 3) + r"\s*(?:,\s*)?\}\s*", re.ASCII | re.DOTALL
 )
 _SIZES = re.compile("[0-9]+")
 _OBJECTS = "O"
