@@ -17,6 +17,8 @@ MAX_AXES = 64
 """Axes a tensor may have; as many as torch and NumPy allow."""
 MAX_TENSORS = 1 << 17
 """Tensors one file may hold: far above any model, and what keeps a hostile header's cost small."""
+RESERVED = "__metadata__"
+"""No tensor's name: what safetensors keeps in its header beside them."""
 
 _SIZE_LIMIT = 1 << 64
 _MAX_SHOWN = 100
@@ -165,7 +167,7 @@ def parent(name: str) -> str:
 
 def why_no_name(name: str) -> str:
     """Return why a safetensors file can hold no tensor of that name; empty where it can."""
-    if name == "__metadata__":
+    if name == RESERVED:
         return "is reserved by safetensors"
     try:
         name.encode("utf-8")

@@ -25,7 +25,7 @@ from fcn_convert.plan import (
     Step,
     Written,
 )
-from fcn_convert.tensors import TensorInfo, row_major_strides
+from fcn_convert.tensors import RESERVED, TensorInfo, row_major_strides
 from fcn_convert.workers import threads_to_compute, work_off
 
 LENGTH_BYTES = 8
@@ -110,7 +110,7 @@ def _header(steps: list[Step], metadata: Mapping[str, str]) -> bytes:
     system can share the blocks between source and output.
     """
     # transformers refuses a file without `format`; sorted keys make the bytes reproducible.
-    entries = [f'"__metadata__":{_json(dict(sorted({**metadata, "format": "pt"}.items())))}']
+    entries = [f'"{RESERVED}":{_json(dict(sorted({**metadata, "format": "pt"}.items())))}']
     end = 0
     anchor, largest = 0, 0
     for step in steps:

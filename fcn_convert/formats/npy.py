@@ -11,7 +11,7 @@ from dataclasses import replace
 from math import prod
 
 from fcn_convert.errors import CheckpointError
-from fcn_convert.formats.numpy_records import column_major, dtype_of, objects_of
+from fcn_convert.formats.numpy_records import column_major, dtype_of, kind_of, objects_of
 from fcn_convert.formats.pickle_files import index_of
 from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import read_pickle
@@ -46,7 +46,7 @@ def read_index(files: Files) -> Index:
     file = files.main
     try:
         code, _, _, start = _fields(file)
-        if _is_of_objects(code):
+        if kind_of(code) == _OBJECTS:
             return _of_objects(files, start)
         array = read_array(file.path.stem, file)
         if not isinstance(array, TensorInfo):
@@ -76,7 +76,7 @@ def read_array(name: str, file: Readable) -> TensorInfo | Unreadable | LeftOut:
     if isinstance(dtype, Unreadable):
         return dtype
     if dtype is None:
-        kind = "Python objects" if _is_of_objects(code) else f"NumPy's dtype {shown(code)}"
+        kind = "Python objects" if kind_of(code) == _OBJECTS else f"NumPy's dtype {shown(code)}"
         return LeftOut(name, f"an array of {kind}")
     bits = size_in_bits(shape, dtype.bits)
     if bits is None or start + bits // 8 != file.size:
@@ -86,10 +86,6 @@ def read_array(name: str, file: Readable) -> TensorInfo | Unreadable | LeftOut:
         )
     tensor = TensorInfo(name, dtype, shape, start)
     return column_major(tensor) if is_fortran else tensor
-
-
-def _is_of_objects(code: str) -> bool:
-    return code.lstrip("|<>=")[:1] == _OBJECTS
 
 
 def _fields(file: Readable) -> tuple[str, tuple[int, ...], bool, int]:

@@ -105,12 +105,17 @@ def dtype_named(code: str) -> Dtype | None:
     return dtype
 
 
+def kind_of(code: str) -> str:
+    """Return the letter of a NumPy code that tells what its values are: `f` of `<f4`."""
+    return code.lstrip("<>=|")[:1]
+
+
 def dtype_of(code: str) -> Dtype | Unreadable | None:
     """Return the dtype of an array's values; None where they are objects, texts or dates.
 
     Raises RecordError for big-endian values.
     """
-    if code.lstrip("<>=|")[:1] in _NO_NUMBERS:
+    if kind_of(code) in _NO_NUMBERS:
         return None
     return dtype_named(code) or Unreadable(f"an array of NumPy's dtype {shown(code)}")
 
@@ -193,7 +198,7 @@ def _array(
     shape: tuple[int, ...], dtype: Node, values: Node, axes: tuple[int, ...]
 ) -> Array | Unreadable | None:
     code = _dtype_code(dtype)
-    if code is None or code.lstrip("<>=|")[:1] == "V":  # records, as of a trainer's history
+    if code is None or kind_of(code) == "V":  # records, as of a trainer's history
         return None
     found = dtype_of(code)
     return Array(found, shape, axes, values) if isinstance(found, Dtype) else found

@@ -20,6 +20,7 @@ from fcn_convert.tensors import (
     DTYPES,
     MAX_AXES,
     MAX_TENSORS,
+    RESERVED,
     Index,
     StateDict,
     TensorInfo,
@@ -34,7 +35,6 @@ TEXT_BYTES = 64
 MAX_SIZES = 8 * MAX_TENSORS
 """Axes of all tensors together."""
 LENGTH_BYTES = 8
-METADATA = "__metadata__"
 
 _NEARLY_HEADERS = (b"[", b" ", b"\t", b"\n", b"\r", b"\xef\xbb\xbf")
 """How headers begin that break the rules, in files of which they can be told."""
@@ -161,9 +161,9 @@ def _read_header(cursor: _Cursor, data_start: int) -> tuple[dict[str, TensorInfo
     if not cursor.raw.startswith(b"{"):
         raise _HeaderError("header does not start with '{'")
     for name in cursor.members():
-        if name in tensors or (name == METADATA and metadata is not None):
+        if name in tensors or (name == RESERVED and metadata is not None):
             raise _HeaderError(f"header names {shown(name)} twice")
-        if name == METADATA:
+        if name == RESERVED:
             metadata = _read_metadata(cursor)
             continue
         tensors[name] = _tensor(name, _entry(name, cursor), data_start)
