@@ -30,7 +30,7 @@ class _Interrupted(BaseException):
 def main() -> NoReturn:
     """Run the command and exit."""
     gc.set_threshold(OBJECTS_BETWEEN_COLLECTIONS)
-    # torch imports NumPy, whose threads would wait for work by spinning, on the cores that compute.
+    # NumPy's threads, which nothing here uses, wait for work by spinning on the cores that compute.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         try:

@@ -12,12 +12,15 @@ from itertools import product
 from math import prod
 
 from fcn_convert.formats.source import SourceFile
+from fcn_convert.numpy_import import import_numpy
 from fcn_convert.tensors import TensorInfo
 
 BOX_BYTES = 4 << 20
 """Bytes of values in one box at most; of a tensor that is not cut any further, one element."""
 SPARSE = 8
 """A stretch is read at once where it is at most so many times as long as its values."""
+CACHED = 1 << 14
+"""Elements that are put into another order at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,15 +155,26 @@ def _arrange(
     steps: tuple[int, ...],
     values: bytearray,
 ) -> None:
-    """Put values into row-major order."""
-    from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where values change places
-    from fcn_convert.torch_settings import SETTINGS  # noqa: PLC0415 - likewise
+    """Put values into row-major order, a part at a time that fits into a core's cache."""
+    np = import_numpy()
 
-    same_size = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-    lazy = tensor.conjugated or tensor.negated
-    dtype = getattr(torch, tensor.dtype.torch or "") if lazy else same_size[tensor.dtype.itemsize]
-    found = torch.frombuffer(stored, dtype=dtype).as_strided(shape, steps)
-    found = found.conj() if tensor.conjugated else found
-    found = -found if tensor.negated else found
-    with SETTINGS:
-        torch.frombuffer(values, dtype=dtype).view(shape).copy_(found)
+    itemsize = tensor.dtype.itemsize
+    in_bytes = [step * itemsize for step in steps]
+    found = np.ndarray(shape, f"u{itemsize}", stored, strides=in_bytes)
+    ordered = np.ndarray(shape, found.dtype, values)
+    for part in _halved(Box((0,) * len(shape), shape), CACHED, _longer_side):
+        inside = tuple(slice(at, at + n) for at, n in zip(part.start, part.shape, strict=True))
+        ordered[inside] = found[inside]
+    if tensor.conjugated or tensor.negated:
+        _apply_bits(tensor, values)
+
+
+def _apply_bits(tensor: TensorInfo, values: bytearray) -> None:
+    """Do in place what torch's lazy bits leave to do, by torch's own word of it."""
+    from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed here
+
+    numbers = torch.frombuffer(values, dtype=getattr(torch, tensor.dtype.torch or ""))
+    if tensor.conjugated:
+        numbers.conj_physical_()
+    if tensor.negated:
+        numbers.neg_()

@@ -1,21 +1,18 @@
-"""torch, imported without a warning that says nothing to the user of a command, and quickly."""
+"""torch, imported quickly, and beside threads that read."""
 
 import gc
 import os
 import sys
-import warnings
 from contextlib import suppress
 from ctypes import CDLL
 from importlib.util import find_spec
-from mmap import MAP_PRIVATE, PROT_READ, mmap
 from pathlib import Path
 
 from fcn_convert.errors import TorchError
+from fcn_convert.numpy_import import import_numpy
 
 SWITCH_SECONDS = 0.00005
 """How long a thread that hashes waits for the interpreter, at most, while torch is imported."""
-
-NUMPY_BYTES = 1 << 28
 
 _found = None if "torch" in sys.modules else find_spec("torch")
 if _found and _found.origin:
@@ -29,15 +26,11 @@ _collects, _switches = gc.isenabled(), sys.getswitchinterval()
 gc.disable()  # an import makes many objects and no garbage: a tenth of its time
 sys.setswitchinterval(SWITCH_SECONDS)
 try:
-    # OpenBLAS, which torch loads with NumPy, ends the process where it gets no memory.
-    mmap(-1, NUMPY_BYTES, MAP_PRIVATE, PROT_READ).close()
-    with warnings.catch_warnings():
-        # torch says so where NumPy is not installed, which nothing here needs.
-        warnings.filterwarnings("ignore", message="Failed to initialize NumPy")
-        import torch
-        from torch import Tensor, fx, nn
-        from torch._subclasses import FakeTensorMode
-        from torch.nn import functional
+    import_numpy()  # as torch does, but without looking for memory first
+    import torch
+    from torch import Tensor, fx, nn
+    from torch._subclasses import FakeTensorMode
+    from torch.nn import functional
 except Exception as error:
     raise TorchError(
         f"torch cannot be imported: {str(error) or type(error).__name__}; where memory is limited "

@@ -63,7 +63,9 @@ def verify(
     workers = digests.workers
     pairs = [(view, found[resolved.names[name]]) for name, view in views.items()]
     compared = workers.start(_compare_bytes, original, converted, pairs, workers, advance)
-    answers = _activations(resolved, original, converted, level, advance)
+    answers = {}
+    if level == "activations":
+        answers = _activations(resolved, original, converted, workers, advance)
     for name, check in zip(views, compared.result(), strict=True):
         checks[name] += [check, *answers.get(name, ())]
     made = digests.of(original), digests.of(converted)
@@ -71,18 +73,26 @@ def verify(
 
 
 def _activations(
-    resolved: Resolved, original: Checkpoint, converted: Checkpoint, level: Level, advance: Advance
+    resolved: Resolved,
+    original: Checkpoint,
+    converted: Checkpoint,
+    workers: Workers,
+    advance: Advance,
 ) -> dict[str, tuple[Check]]:
     """Return the checks of what layers compute, by their weights' names."""
-    if level != "activations":
-        return {}
     import_torch()
     from fcn_convert.activations import compare  # noqa: PLC0415 - imports torch
+    from fcn_convert.activations.answers import Stored  # noqa: PLC0415 - likewise
 
-    return {
-        layer.weight.name: (compare(layer, original, converted, resolved.names, advance),)
-        for layer in resolved.layers
-    }
+    found = converted.state_dict(None).tensors
+
+    def check(layer: DenseLayer) -> Check:
+        weight = found[resolved.names[layer.weight.name]]
+        bias = found[resolved.names[layer.bias.name]] if layer.bias else None
+        before = Stored(original, layer.weight, layer.bias)
+        return compare(layer, before, Stored(converted, weight, bias), advance, workers)
+
+    return {layer.weight.name: (check(layer),) for layer in resolved.layers}
 
 
 def _expected(tensor: TensorInfo, layer: DenseLayer | None) -> TensorInfo:

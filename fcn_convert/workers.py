@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import ParamSpec, Self, TypeVar
 
 MAX_THREADS = 4
@@ -53,27 +53,40 @@ class Workers:
 
 
 def work_off(
-    jobs: Iterable[Callable[[S], None]], make_scratch: Callable[[], S], threads: int
+    jobs: Iterable[Callable[[S], None]],
+    make_scratch: Callable[[], S],
+    helpers: Workers,
+    threads: int,
 ) -> None:
-    """Do all jobs, in so many threads; each job is given the memory of the thread that does it."""
+    """Do all jobs in so many threads, this one and helpers; returns when none is at work any more.
+
+    A helper joins when it has nothing else to do: more threads than cores would only take turns.
+    Each thread has memory of its own.
+    """
     waiting = deque(jobs)
 
-    def work(go_on: Callable[[], None]) -> None:
+    def work() -> None:
         scratch = make_scratch()
         while waiting:
-            go_on()
+            helpers.go_on()
             try:
                 job = waiting.popleft()
             except IndexError:  # another thread was quicker
                 return
-            job(scratch)
+            try:
+                job(scratch)
+            except BaseException:
+                waiting.clear()  # nobody goes on where one failed
+                raise
 
-    if threads <= 1:
-        work(lambda: None)
-        return
-    with Workers(threads) as workers:
-        for done in [workers.start(work, workers.go_on) for _ in range(threads)]:
-            done.result()
+    helping = [helpers.start(work) for _ in range(threads - 1)]
+    try:
+        work()
+    finally:
+        waiting.clear()
+        wait(helping := [helper for helper in helping if not helper.cancel()])
+    for helper in helping:
+        helper.result()
 
 
 def cores() -> int:

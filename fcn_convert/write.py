@@ -26,7 +26,7 @@ from fcn_convert.plan import (
     Written,
 )
 from fcn_convert.tensors import RESERVED, TensorInfo, row_major_strides
-from fcn_convert.workers import threads_to_compute, work_off
+from fcn_convert.workers import Workers, threads_to_compute, work_off
 
 LENGTH_BYTES = 8
 PAGE_BYTES = 4096
@@ -93,7 +93,7 @@ def _write_tensors(
         target += view.nbytes
     for span in _merged(plain):
         _copy(checkpoint.files[span.file], descriptor, span, advance)
-    for view, start in others:  # last, for this waits until torch is imported
+    for view, start in others:  # last, for this takes longest, and the disk is at work meanwhile
         _gather(checkpoint.files[view.file], view, descriptor, start, advance)
 
 
@@ -211,4 +211,6 @@ def _gather(
             write_at(descriptor, part, target + at)
 
     jobs = [partial(write_block, block) for block in blocks(view)]
-    work_off(jobs, BlockReader, min(threads_to_compute(), len(jobs)))
+    threads = threads_to_compute()
+    with Workers(threads) as helpers:
+        work_off(jobs, BlockReader, helpers, min(threads, len(jobs)))

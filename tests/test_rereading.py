@@ -36,9 +36,18 @@ def views(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(view=views(), most=st.sampled_from([1, 16, 64, 1 << 20]), offset=st.sampled_from([0, 6]))
+@given(
+    view=views(),
+    most=st.sampled_from([1, 16, 64, 1 << 20]),
+    cached=st.sampled_from([1, 4, 1 << 14]),
+    offset=st.sampled_from([0, 6]),
+)
 def test_boxes_hold_every_value_once(
-    tmp_path: Path, view: tuple[tuple[int, ...], tuple[int, ...]], most: int, offset: int
+    tmp_path: Path,
+    view: tuple[tuple[int, ...], tuple[int, ...]],
+    most: int,
+    cached: int,
+    offset: int,
 ) -> None:
     shape, strides = view
     span = 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
@@ -52,6 +61,7 @@ def test_boxes_hold_every_value_once(
     found = np.zeros(shape, np.int16)
     with pytest.MonkeyPatch.context() as patch, SourceFile(path) as file:
         patch.setattr(rereading, "BOX_BYTES", most)
+        patch.setattr(rereading, "CACHED", cached)
         for box in boxes(tensor):
             assert prod(box.shape) * ITEMSIZE <= max(most, ITEMSIZE)
             place = tuple(slice(a, a + n) for a, n in zip(box.start, box.shape, strict=True))

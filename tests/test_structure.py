@@ -23,7 +23,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 RANKS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "errors hdf5_child torch_import torch_quietly torch_settings workers",
+        "errors hdf5_child numpy_import torch_import torch_quietly torch_settings workers",
         "tensors turns atomic beside proof layout_proof",
         "formats",
         "spec spec_yaml spec_schema spec_text",
@@ -45,7 +45,8 @@ RANKS: tuple[frozenset[str], ...] = tuple(
 ONLY = {
     "errors": set(),
     "torch_import": set(),
-    "torch_quietly": {"errors"},
+    "numpy_import": set(),
+    "torch_quietly": {"errors", "numpy_import"},
     "torch_settings": {"torch_quietly"},
     "workers": set(),
     "digests": {"errors", "formats", "tensors", "workers"},
@@ -55,7 +56,7 @@ ONLY = {
     "beside": {"errors"},
     "shard_folder": {"atomic", "errors", "formats", "plan", "turns"},
     "proof": set(),
-    "formats": {"beside", "errors", "tensors", "formats", "torch_quietly", "torch_settings"},
+    "formats": {"beside", "errors", "tensors", "formats", "numpy_import", "torch_quietly"},
     "spec": {"errors", "formats", "spec_schema", "spec_yaml", "tensors"},
     "renames": {"spec", "tensors"},
     "plan": {"errors", "layers", "tensors"},
@@ -74,7 +75,7 @@ ONLY = {
         "torch_quietly",
         "workers",
     },
-    "rereading": {"formats", "tensors", "torch_quietly", "torch_settings"},
+    "rereading": {"formats", "numpy_import", "tensors", "torch_quietly"},
     "activations": {
         "activations",
         "formats",
@@ -172,7 +173,7 @@ def test_torch_is_imported_where_values_are_computed(path: Path) -> None:
     if name_of(path) in {"activations", "model"}:  # compute all along, and are imported late
         heavy = {name for name in heavy if name.split(".")[0] != "torch"}
     assert not heavy or name_of(path) == "torch_quietly"
-    assert "numpy" not in outside(path)
+    assert "numpy" not in outside(path)  # `numpy_import` does it, by name, where it is needed
     assert "safetensors" not in outside(path)  # a library to be held against, not to rely on
 
 
@@ -292,6 +293,14 @@ def test_a_channels_first_conversion_needs_neither_torch_nor_numpy(
         arguments = ("convert", "model.ckpt", "--verify", level, "--force")
         assert loaded_by(*arguments, folder=tmp_path) == "loaded: pydantic status: 0"
     assert (tmp_path / "model.fcn.safetensors").exists()
+
+
+@pytest.mark.parametrize("level", ["shapes", "bytes"])
+def test_a_permutation_needs_numpy_only(tmp_path: Path, level: str) -> None:
+    save_file({"fc.weight": torch.randn(5, 24)}, tmp_path / "model.safetensors")
+    (tmp_path / "model.yaml").write_text("feature_map: [3, 2, 4]\nflatten: HWC\n")
+    arguments = ("convert", "model.safetensors", "--verify", level)
+    assert loaded_by(*arguments, folder=tmp_path) == "loaded: numpy pydantic status: 0"
 
 
 @pytest.mark.heavy

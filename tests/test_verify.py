@@ -16,11 +16,13 @@ from torch.nn import functional
 
 import fcn_convert
 from fcn_convert import CheckFailedError, activations, convert, layers, plan, rereading
+from fcn_convert.activations.answers import Stored
 from fcn_convert.digests import Digests
 from fcn_convert.formats import open_checkpoint
 from fcn_convert.proof import LEVELS, Check, Level, Proof
 from fcn_convert.spec import Spec, make_spec
 from fcn_convert.verify import verify
+from fcn_convert.workers import Workers
 
 Tensors = dict[str, Tensor]
 AXES = {2: "CL", 3: "CHW", 4: "CDHW"}
@@ -94,10 +96,17 @@ def compared(
     source = saved(tmp_path / "source.safetensors", before)
     output = saved(tmp_path / "output.safetensors", after)
     with open_checkpoint(source) as original, open_checkpoint(output) as converted:
-        resolved = layers.resolve(make_spec(spec), original.state_dict(None))
-        return activations.compare(
-            resolved.layers[layer], original, converted, resolved.names, lambda _: None
-        )
+        dense = layers.resolve(make_spec(spec), original.state_dict(None)).layers[layer]
+        found = converted.state_dict(None).tensors
+        convolution = found[dense.weight.name], found[dense.bias.name] if dense.bias else None
+        with Workers(2) as helpers:
+            return activations.compare(
+                dense,
+                Stored(original, dense.weight, dense.bias),
+                Stored(converted, *convolution),
+                lambda _: None,
+                helpers,
+            )
 
 
 def single(weight: Tensor, bias: Tensor | None = None) -> Tensors:

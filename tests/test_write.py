@@ -156,11 +156,13 @@ ORDERS = [
 
 @pytest.mark.parametrize(("axes", "flatten"), ORDERS, ids=[flatten for _, flatten in ORDERS])
 @pytest.mark.parametrize("block", [24, 4 << 20], ids=["split-blocks", "one-block"])
+@pytest.mark.parametrize("tile", [1, 2, 128], ids=["numbers", "split-tiles", "one-tile"])
 def test_each_order_by_indices(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axes: str, flatten: str, block: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, axes: str, flatten: str, block: int, tile: int
 ) -> None:
     """Without einsum: every single value, by counting through the axes."""
     monkeypatch.setattr(strided, "BLOCK_BYTES", block)
+    monkeypatch.setattr(strided, "TILE", tile)
     sizes = dict(zip(axes, (2, 3, 4, 5), strict=False))
     count = prod(sizes.values())
     weight = torch.arange(3.0 * count).view(3, count)

@@ -2,53 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 from fcn_convert.activations.answers import ConvolutionAnswers, DenseAnswers, Job, Scratch, Stored
 from fcn_convert.activations.comparison import Comparison
 from fcn_convert.activations.inputs import Inputs
-from fcn_convert.formats import Checkpoint
 from fcn_convert.formats.source import Advance
 from fcn_convert.layers import DenseLayer
 from fcn_convert.proof import Check
 from fcn_convert.rereading import BOX_BYTES
 from fcn_convert.torch_quietly import torch
 from fcn_convert.torch_settings import SETTINGS
-from fcn_convert.workers import threads_to_compute, work_off
+from fcn_convert.workers import Workers, threads_to_compute, work_off
 
 ROWS = 1 << 14
 """Output features compared at a time, so that memory does not grow with their number."""
 
 
 def compare(
-    layer: DenseLayer,
-    original: Checkpoint,
-    converted: Checkpoint,
-    names: Mapping[str, str],
-    advance: Advance,
+    layer: DenseLayer, before: Stored, after: Stored, advance: Advance, helpers: Workers
 ) -> Check:
     """Compare every output of a layer, on maps of its size and at each window of a larger one.
 
-    Reads the Dense weight from the original and the convolution's from the output, a box at a
-    time. The check is not computed where torch cannot compute in the dtype.
+    before: the Dense layer as the original has it; after: the convolution as the output does. Both
+    are read a box at a time. The check is not computed where torch cannot compute in the dtype.
     """
     reason = _why_not(layer)
     if reason:
         return Check("activations", None, reason)
-    found = converted.state_dict(None).tensors
-    weight = found[names[layer.weight.name]]
-    bias = found[names[layer.bias.name]] if layer.bias else None
-    before, after = Stored(original, layer.weight, layer.bias), Stored(converted, weight, bias)
     inputs = Inputs(layer)
     comparison = Comparison(inputs, layer.weight.shape[1])
     with SETTINGS, torch.inference_mode():
         for first in range(0, layer.weight.shape[0], ROWS):
             dense = DenseAnswers(inputs, before.rows(first, ROWS))
             convolution = ConvolutionAnswers(inputs, after.rows(first, ROWS))
-            _compute([*dense.jobs(), *convolution.jobs()], advance)
+            _compute([*dense.jobs(), *convolution.jobs()], advance, helpers)
             comparison.add(dense, convolution)
-    return comparison.check(weight.name)
+    return comparison.check(after.weight.name)
 
 
 def _why_not(layer: DenseLayer) -> str:
@@ -66,8 +56,8 @@ def _why_not(layer: DenseLayer) -> str:
     return ""
 
 
-def _compute(jobs: list[tuple[int, Job]], advance: Advance) -> None:
-    """Do all jobs, in as many threads as help; a few boxes are done before a thread starts."""
+def _compute(jobs: list[tuple[int, Job]], advance: Advance, helpers: Workers) -> None:
+    """Do all jobs, in as many threads as help; a few boxes are done before one of them joins."""
 
     def counted(nbytes: int, job: Job, scratch: Scratch) -> None:
         with SETTINGS, torch.inference_mode():  # which hold for one thread only
@@ -76,4 +66,4 @@ def _compute(jobs: list[tuple[int, Job]], advance: Advance) -> None:
 
     boxes = sum(nbytes for nbytes, _ in jobs) // BOX_BYTES
     parts = (partial(counted, nbytes, job) for nbytes, job in jobs)
-    work_off(parts, Scratch, min(threads_to_compute(), boxes))
+    work_off(parts, Scratch, helpers, min(threads_to_compute(), boxes))
