@@ -297,6 +297,7 @@ def test_a_warning_goes_to_stderr_and_counts_where_it_is_asked_to(tmp_path: Path
     assert "warning:" not in warned.stdout
     strict = invoke("convert", tmp_path / "net.safetensors", "--force", "--strict")
     assert strict.exit_code == 1
+    assert strict.stderr == warned.stderr + "error: --strict: a warning was given\n"
     assert "verdict: matches the spec, with warnings" in strict.stdout
     (tmp_path / "net.fcn.safetensors").unlink(missing_ok=True)
     planned = invoke("convert", tmp_path / "net.safetensors", "--dry-run", "--strict")

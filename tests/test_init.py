@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import warnings
 from collections.abc import Callable
@@ -41,6 +42,8 @@ def test_the_spec_that_init_writes_converts_as_the_samples_own(file: str, tmp_pa
     spec = tmp_path / "written.yaml"
     result = invoke("init", source, "-o", spec)
     assert (result.exit_code, result.stdout) == (0, "")
+    command = shlex.join(["fcn-convert", "convert", str(source), "--spec", str(spec)])
+    assert result.stderr.endswith(f"{spec}: written; next: `{command}`\n")
     assert invoke("init", source).stdout == spec.read_text("utf-8")
     convert(source, spec, tmp_path / "a.safetensors", level="bytes")
     convert(source, FOLDER / source.with_suffix(".yaml").name, tmp_path / "b.safetensors")
@@ -53,6 +56,8 @@ def test_what_the_file_does_not_tell_is_left_to_its_author(tmp_path: Path) -> No
     assert result.exit_code == 2
     assert "error: " in result.stderr
     assert "cannot be told from the file alone" in result.stderr
+    command = shlex.join(["fcn-convert", "convert", str(source)])
+    assert result.stderr.endswith(f"choose there, then run `{command}`\n")
     text = (tmp_path / "two_heads.yaml").read_text("utf-8")
     assert "the weights go with 24×3×2 or 24×2×3." in text
     assert "the weights leave the flatten order open: " in text

@@ -104,9 +104,11 @@ def _run(jobs: list[Job], count: int, scheduler: str | None, *, quiet: bool) -> 
 
 
 def _lines(piece: Piece) -> list[str]:
+    from fcn_convert.cli.streams import failures
+
     found = [
         *(("warning", text) for text in piece.warnings),
-        *(("error", text) for text in piece.problems),
+        *(("error", text) for text in failures(piece.problems, piece.warnings)),
     ]
     lines = [
         f"{kind}: {text if piece.source in text else f'{piece.source}: {text}'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,8 +51,20 @@ def init(
         with stdout() as stream:
             stream.write(draft.text)
     say(*(f"error: {problem}" for problem in draft.problems))
+    if output is not None:
+        say(_what_next(checkpoint, output, draft))
     if draft.problems:
         raise typer.Exit(UNDECIDED)
+
+
+def _what_next(checkpoint: Path, output: Path, draft: SpecDraft) -> str:
+    from fcn_convert.beside import spec_beside
+
+    option = "" if output == spec_beside(checkpoint) else f" --spec {shlex.quote(str(output))}"
+    command = f"fcn-convert convert {shlex.quote(str(checkpoint))}{option}"
+    if draft.problems:
+        return f"{output}: has the candidates as comments: choose there, then run `{command}`"
+    return f"{output}: written; next: `{command}`"
 
 
 def _inputs(checkpoint: Path, model: str | None, output: Path) -> list[Path]:

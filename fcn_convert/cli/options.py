@@ -17,10 +17,14 @@ SpecFile = Annotated[
     Path | None, FileOption("--spec", help="The spec; default: the checkpoint's name, .yaml.")
 ]
 _REPORT = "Write the report here; the suffix chooses: .json, .html, .md, .xml (JUnit). Default: "
-Reports = Annotated[list[Path] | None, FileOption("--report", help=f"{_REPORT}none.")]
+Reports = Annotated[
+    list[Path] | None, FileOption("--report", metavar="<path>", help=f"{_REPORT}none.")
+]
 ReportsOfConversion = Annotated[
     list[Path] | None,
-    FileOption("--report", help=f"{_REPORT}NAME.fcn.report.json, beside the output."),
+    FileOption(
+        "--report", metavar="<path>", help=f"{_REPORT}NAME.fcn.report.json, beside the output."
+    ),
 ]
 Level = Annotated[
     Literal["activations", "bytes", "shapes"],

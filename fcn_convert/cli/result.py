@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import typer
 
-from fcn_convert.cli.streams import progress_bar, say, stdout
+from fcn_convert.cli.streams import failures, progress_bar, say, stdout
 from fcn_convert.report import CheckFailedError, Report
 from fcn_convert.report.batch import BatchReport
 from fcn_convert.report.json_view import to_json
@@ -41,7 +41,8 @@ def show(work: Callable[[Callable[[int, int], None] | None], Report], view: View
     elif not view.quiet:
         with stdout(outcome) as stream:  # rendering writes to it, too
             stream.write(_tables(report, view))
-    say(*(f"error: {problem}" for problem in report.verdict.problems))
+    problems = failures(report.verdict.problems, report.warnings)
+    say(*(f"error: {problem}" for problem in problems))
     if status:
         raise typer.Exit(status)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
@@ -33,6 +33,12 @@ def say(*lines: str) -> None:
     with suppress(OSError):  # there is nowhere left to say it
         sys.stderr.write("".join(f"{printable(line)}\n" for line in lines))
         sys.stderr.flush()
+
+
+def failures(problems: Sequence[str], warnings: Sequence[str]) -> list[str]:
+    """Return what failed, without the warnings that --strict counts: they are said already."""
+    failed = [problem for problem in problems if problem not in warnings]
+    return failed if len(failed) == len(problems) else [*failed, "--strict: a warning was given"]
 
 
 @contextmanager

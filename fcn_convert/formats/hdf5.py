@@ -141,7 +141,7 @@ class _Answer:
     def __init__(self, stream: IO[bytes], files: Files, part: Part) -> None:
         self.tensors: dict[str, TensorInfo] = {}
         self.left_out: list[LeftOut] = []
-        self.attributes: dict[str, dict[str, Any]] = {}
+        self.attributes: dict[str, dict[str, Any]] = {"": {}}
         self._stream = stream
         self._files = files
         self._part = part

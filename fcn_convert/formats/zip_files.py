@@ -56,7 +56,7 @@ def read_index(files: Files) -> Index:
         if reader.recognises_members(members):
             return reader.read_members(files, members)
     found = f"its members are {quoted(map(shown, members))}" if members else "it is empty"
-    inside = [name for name in members if name.endswith(CHECKPOINT_SUFFIXES)]
+    inside = [name for name in members if name.lower().endswith(CHECKPOINT_SUFFIXES)]
     advice = f"unpack it, and convert the one with the weights: {quoted(map(shown, inside))}"
     raise CheckpointError(
         f"{files.main.path}: is a zip file with no {torch_zip.PICKLE}, and none of an archive "
