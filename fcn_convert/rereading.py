@@ -21,6 +21,7 @@ SPARSE = 8
 """A stretch is read at once where it is at most so many times as long as its values."""
 CACHED = 1 << 14
 """Elements that are put into another order at a time."""
+SIGN = 0x80
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +156,10 @@ def _arrange(
     steps: tuple[int, ...],
     values: bytearray,
 ) -> None:
-    """Put values into row-major order, a part at a time that fits into a core's cache."""
+    """Put values into row-major order, a part at a time that fits into a core's cache.
+
+    Then change the signs that torch's lazy bits leave to be changed.
+    """
     np = import_numpy()
 
     itemsize = tensor.dtype.itemsize
@@ -165,16 +169,10 @@ def _arrange(
     for part in _halved(Box((0,) * len(shape), shape), CACHED, _longer_side):
         inside = tuple(slice(at, at + n) for at, n in zip(part.start, part.shape, strict=True))
         ordered[inside] = found[inside]
-    if tensor.conjugated or tensor.negated:
-        _apply_bits(tensor, values)
-
-
-def _apply_bits(tensor: TensorInfo, values: bytearray) -> None:
-    """Do in place what torch's lazy bits leave to do, by torch's own word of it."""
-    from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed here
-
-    numbers = torch.frombuffer(values, dtype=getattr(torch, tensor.dtype.torch or ""))
+    # A number's sign is in its last byte, and an imaginary part follows its real one.
+    every_byte = np.frombuffer(values, np.uint8)
     if tensor.conjugated:
-        numbers.conj_physical_()
+        every_byte[itemsize - 1 :: itemsize] ^= SIGN
     if tensor.negated:
-        numbers.neg_()
+        size = itemsize // 2 if tensor.dtype.name == "C64" else itemsize
+        every_byte[size - 1 :: size] ^= SIGN

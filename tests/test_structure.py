@@ -75,7 +75,7 @@ ONLY = {
         "torch_quietly",
         "workers",
     },
-    "rereading": {"formats", "numpy_import", "tensors", "torch_quietly"},
+    "rereading": {"formats", "numpy_import", "tensors"},
     "activations": {
         "activations",
         "formats",

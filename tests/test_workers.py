@@ -76,7 +76,8 @@ def test_what_fails_ends_all_and_is_raised_when_all_have_ended(where: str) -> No
         done.append(1)
 
     rest: list[Callable[[None], None]] = [lambda _: done.append(2)] * 1000
-    with Workers(1) as helpers, pytest.raises(Broken):
-        work_off([meet, meet, *rest], lambda: None, helpers, 2)
-    assert done[:1] == [1]
-    assert len(done) < 1000
+    with Workers(1) as helpers:
+        with pytest.raises(Broken):
+            work_off([meet, meet, *rest], lambda: None, helpers, 2)
+        assert done[:1] == [1]
+        assert len(done) < 1000

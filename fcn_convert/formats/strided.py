@@ -191,7 +191,9 @@ def _gather(
     for tile in _tiles(shape, strides):
         ordered[tile] = found[tile]
     # Both bits mean that a sign, the highest bit of a number, is still to be changed.
-    numbers = np.frombuffer(values, f"u{itemsize // 2 if tensor.dtype.name == 'C64' else itemsize}")
+    numbers = np.frombuffer(
+        values, f"<u{itemsize // 2 if tensor.dtype.name == 'C64' else itemsize}"
+    )
     sign = 1 << (8 * numbers.itemsize - 1)
     if tensor.negated:
         numbers ^= sign
