@@ -11,10 +11,13 @@ NEEDED_BYTES = 1 << 28
 
 
 def import_numpy() -> ModuleType:
-    """Return NumPy; raises OSError where there is no memory for it.
+    """Return NumPy; raises MemoryError where there is no room for it.
 
     Its OpenBLAS would end the process there, without a word.
     """
     if "numpy" not in sys.modules:
-        mmap(-1, NEEDED_BYTES, MAP_PRIVATE, PROT_READ).close()
+        try:
+            mmap(-1, NEEDED_BYTES, MAP_PRIVATE, PROT_READ).close()
+        except OSError as error:
+            raise MemoryError(f"NumPy needs {NEEDED_BYTES >> 20} MB of addresses") from error
     return import_module("numpy")

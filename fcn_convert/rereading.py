@@ -163,7 +163,8 @@ def _arrange(
     np = import_numpy()
 
     itemsize = tensor.dtype.itemsize
-    in_bytes = [step * itemsize for step in steps]
+    # An axis of size 1 has no step, whatever the file says, and NumPy refuses long ones.
+    in_bytes = [step * itemsize * (size > 1) for size, step in zip(shape, steps, strict=True)]
     found = np.ndarray(shape, f"u{itemsize}", stored, strides=in_bytes)
     ordered = np.ndarray(shape, found.dtype, values)
     for part in _halved(Box((0,) * len(shape), shape), CACHED, _longer_side):

@@ -225,6 +225,14 @@ def test_a_lazy_sign_is_changed_whatever_the_bits(tmp_path: Path) -> None:
     assert torch.equal(found["fc.weight"].view(torch.int16), expected)
 
 
+def test_a_stride_of_one_element_may_be_of_any_length(tmp_path: Path) -> None:
+    """torch saves strides that mean nothing, and NumPy refuses those that no memory has."""
+    kept = torch.arange(12.0).as_strided((3, 1), (2, 2**61))
+    torch.save({"fc.weight": numbers(40, 24), "kept": kept}, tmp_path / "source.pt")
+    convert(tmp_path / "source.pt", MAP, tmp_path / "out.safetensors", level="bytes")
+    assert load_file(tmp_path / "out.safetensors")["kept"].flatten().tolist() == [0, 2, 4]
+
+
 def test_no_block_is_larger_than_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(strided, "BLOCK_BYTES", 1024)
     sizes: list[int] = []

@@ -37,7 +37,8 @@ def say(*lines: str) -> None:
 
 def failures(problems: Sequence[str], warnings: Sequence[str]) -> list[str]:
     """Return what failed, without the warnings that --strict counts: they are said already."""
-    failed = [problem for problem in problems if problem not in warnings]
+    known = set(warnings)
+    failed = [problem for problem in problems if problem not in known]
     return failed if len(failed) == len(problems) else [*failed, "--strict: a warning was given"]
 
 

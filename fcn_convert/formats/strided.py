@@ -185,7 +185,9 @@ def _gather(
     np = import_numpy()
 
     itemsize = tensor.dtype.itemsize
-    steps = tuple(stride * itemsize for stride in strides)
+    # NumPy refuses a long stride, as a file may have it, also of an axis that has no second index.
+    sized = zip(shape, strides, strict=True)
+    steps = tuple(stride * itemsize if size > 1 else 0 for size, stride in sized)
     found = np.ndarray(shape, f"u{itemsize}", stored, strides=steps)
     ordered = np.ndarray(shape, found.dtype, values)
     for tile in _tiles(shape, strides):
@@ -202,13 +204,14 @@ def _gather(
 
 
 def _tiles(shape: tuple[int, ...], strides: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
-    """Cut a box along the axes that change fastest in the file and in the output.
+    """Cut a box along the axes that change fastest in the file and in the output, where two do.
 
-    What a tile reads and writes fits into a core's cache: a transposed matrix is four times as
-    fast so.
+    What is read along the one is still in a core's cache when the other moves on: a transposed
+    matrix is four times as fast so.
     """
-    last = max((axis for axis, size in enumerate(shape) if size > 1), default=0)
-    fastest = {last, min(range(len(shape)), key=strides.__getitem__, default=0)}
+    longer = [axis for axis, size in enumerate(shape) if size > 1]
+    fastest = {min(longer, key=strides.__getitem__), longer[-1]} if longer else set()
+    fastest = fastest if len(fastest) == 2 else set()
     edges = [range(0, n, TILE if axis in fastest else n) for axis, n in enumerate(shape)]
     for start in product(*edges):
         yield tuple(slice(at, at + edge.step) for at, edge in zip(start, edges, strict=True))
