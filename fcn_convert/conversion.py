@@ -207,7 +207,7 @@ def _planned(
 
 
 def _threads_to_read(level: Level) -> int:
-    """Return how many threads may hash and compare beside the main one.
+    """Return how many threads may hash, compare and help to compute beside the main one.
 
     Of those that share the interpreter with the import of torch none may have to wait for a core:
     it would hold up the import, which is what takes longest.

@@ -22,7 +22,7 @@ class Digests:
 
     Hashing lets go of the interpreter, so it runs while the kernel copies and torch is imported.
 
-    workers: its threads, which may be given other files' reading to do.
+    workers: its threads, which may be given other work to do when they are through with it.
     """
 
     def __init__(self, threads: int) -> None:

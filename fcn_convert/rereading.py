@@ -22,6 +22,7 @@ SPARSE = 8
 CACHED = 1 << 14
 """Elements that are put into another order at a time."""
 SIGN = 0x80
+"""In a number's last byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ def _arrange(
     for part in _halved(Box((0,) * len(shape), shape), CACHED, _longer_side):
         inside = tuple(slice(at, at + n) for at, n in zip(part.start, part.shape, strict=True))
         ordered[inside] = found[inside]
-    # A number's sign is in its last byte, and an imaginary part follows its real one.
+    # Of a complex number, the imaginary part comes last.
     every_byte = np.frombuffer(values, np.uint8)
     if tensor.conjugated:
         every_byte[itemsize - 1 :: itemsize] ^= SIGN

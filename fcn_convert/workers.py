@@ -66,24 +66,23 @@ def work_off(
     waiting = deque(jobs)
 
     def work() -> None:
-        scratch = make_scratch()
-        while waiting:
-            helpers.go_on()
-            try:
-                job = waiting.popleft()
-            except IndexError:  # another thread was quicker
-                return
-            try:
+        try:
+            scratch = make_scratch()
+            while waiting:
+                helpers.go_on()
+                try:
+                    job = waiting.popleft()
+                except IndexError:  # another thread was quicker
+                    return
                 job(scratch)
-            except BaseException:
-                waiting.clear()  # nobody goes on where one failed
-                raise
+        except BaseException:
+            waiting.clear()  # nobody goes on where one failed
+            raise
 
     helping = [helpers.start(work) for _ in range(threads - 1)]
     try:
         work()
     finally:
-        waiting.clear()
         wait(helping := [helper for helper in helping if not helper.cancel()])
     for helper in helping:
         helper.result()

@@ -57,7 +57,7 @@ def _why_not(layer: DenseLayer) -> str:
 
 
 def _compute(jobs: list[tuple[int, Job]], advance: Advance, helpers: Workers) -> None:
-    """Do all jobs, in as many threads as help; a few boxes are done before one of them joins."""
+    """Do all jobs, in as many threads as help: in no more than there are boxes to read."""
 
     def counted(nbytes: int, job: Job, scratch: Scratch) -> None:
         with SETTINGS, torch.inference_mode():  # which hold for one thread only

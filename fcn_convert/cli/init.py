@@ -58,6 +58,7 @@ def init(
 
 
 def _what_next(checkpoint: Path, output: Path, draft: SpecDraft) -> str:
+    """Say what to do with the spec that was written."""
     from fcn_convert.beside import spec_beside
 
     option = "" if output == spec_beside(checkpoint) else f" --spec {shlex.quote(str(output))}"

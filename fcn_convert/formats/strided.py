@@ -211,8 +211,8 @@ def _tiles(shape: tuple[int, ...], strides: tuple[int, ...]) -> Iterator[tuple[s
     """
     longer = [axis for axis, size in enumerate(shape) if size > 1]
     fastest = {min(longer, key=strides.__getitem__), longer[-1]} if longer else set()
-    fastest = fastest if len(fastest) == 2 else set()
-    edges = [range(0, n, TILE if axis in fastest else n) for axis, n in enumerate(shape)]
+    cut = fastest if len(fastest) == 2 else ()
+    edges = [range(0, n, TILE if axis in cut else n) for axis, n in enumerate(shape)]
     for start in product(*edges):
         yield tuple(slice(at, at + edge.step) for at, edge in zip(start, edges, strict=True))
 
