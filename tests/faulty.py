@@ -11,8 +11,8 @@ exit status, negative for a signal, and the most memory that the command had, in
                           "short": half is written, then the disk is full
                           a signal's name: it arrives before the call; "after-…": after it
     user                  whose rights it has, by number: for root, too, a file can be unreadable
-    line                  instead of at: the signal arrives at this line of what is TRACED,
-                          counted as they are run
+    line                  instead of at: the signal arrives at this line of what is TRACED, counted
+                          as they are run, each of them PASSES times at most
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import resource
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
 from itertools import count
@@ -76,6 +77,8 @@ TRACED = {
     )
 }
 """Where an interruption could leave something behind."""
+PASSES = 2
+"""How often one line is counted: what a loop goes through again and again is nothing new."""
 FORKED = 99
 SECONDS, CPU_SECONDS = 100, 12
 """A run that takes longer is ended, by the clock or by what it computes: far beyond what any takes,
@@ -174,13 +177,17 @@ def shortened(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 def interrupt_at(line: int, number: int) -> None:
     """Send a signal when so many such lines have been run."""
     lines = count(1)
+    passes: Counter[tuple[str, int]] = Counter()
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         if frame.f_code.co_filename not in TRACED:
             return None
-        if event == "line" and next(lines) == line:
-            sys.settrace(None)
-            os.kill(os.getpid(), number)
+        if event == "line":
+            place = frame.f_code.co_filename, frame.f_lineno
+            passes[place] += 1
+            if passes[place] <= PASSES and next(lines) == line:
+                sys.settrace(None)
+                os.kill(os.getpid(), number)
         return trace
 
     threading.settrace(trace)  # a batch works in threads

@@ -22,7 +22,7 @@ import pytest
 import torch
 from corpus.shards import sharded
 from safetensors.torch import load, save_file
-from served import TORCH, Run, Server, serving
+from served import Run, Server, serving
 
 from fcn_convert.conversion import convert
 
@@ -135,7 +135,7 @@ def reported(report: bytes) -> Mapping[str, str]:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with serving(TORCH, "fcn_convert.cli.batch", "fcn_convert.batch.pools") as started:
+    with serving("numpy", "fcn_convert.cli.batch", "fcn_convert.batch.pools") as started:
         yield started
 
 
