@@ -9,9 +9,6 @@ from textwrap import wrap
 from fcn_convert.errors import printable
 from fcn_convert.spec import Dense, Head, Spec, usual_order
 
-SCHEMA_FILE = "spec.schema.json"
-SCHEMA_LINE = f"# yaml-language-server: $schema={SCHEMA_FILE}"
-"""Names the schema for editors, which `fcn-convert schema > spec.schema.json` writes."""
 WIDTH = 100
 
 _PLAIN = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
@@ -24,11 +21,11 @@ def spec_text(
 ) -> str:
     """Return YAML that `parse_spec` reads as this spec.
 
-    remarks: comments under the first line. head_remarks: comments over each head.
+    remarks: comments at the top. head_remarks: comments over each head.
     """
     over_heads = [list(comments(remarks)) for remarks in head_remarks]
     over_heads += [[]] * (len(spec.heads) - len(over_heads))
-    lines = [SCHEMA_LINE, *comments(remarks), *_top(spec)]
+    lines = [*comments(remarks), *_top(spec)]
     if len(spec.heads) == 1:
         lines += [*over_heads[0], *_head(spec, spec.heads[0])]
     else:

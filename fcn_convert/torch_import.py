@@ -31,6 +31,6 @@ def import_torch() -> None:
 
 def _import(started: Future[ModuleType]) -> None:
     try:
-        started.set_result(import_module("fcn_convert.torch_quietly"))
+        started.set_result(import_module("fcn_convert.torch_library"))
     except BaseException as error:  # noqa: BLE001 - who waits is told
         started.set_exception(error)

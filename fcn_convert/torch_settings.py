@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import Lock, local
 
-from fcn_convert.torch_quietly import torch
+from fcn_convert.torch_library import torch
 
 
 class _Entered(local):

@@ -27,7 +27,7 @@ from fcn_convert.torch_import import import_torch
 from fcn_convert.workers import Workers
 
 if TYPE_CHECKING:
-    from fcn_convert.torch_quietly import Tensor
+    from fcn_convert.torch_library import Tensor
 
 CHUNK_BYTES = 4 << 20
 """Bytes of each of the two files that are compared at a time."""
@@ -219,7 +219,7 @@ class _Difference:
 
     def add(self, part: Box | int, expected: bytearray, found: bytearray) -> None:
         """Count in a part that differs."""
-        from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where something is wrong
+        from fcn_convert.torch_library import torch  # noqa: PLC0415 - heavy, and only needed where something is wrong
 
         bits = (torch.frombuffer(raw, dtype=torch.uint8) for raw in (expected, found))
         before, after = (raw.view(-1, max(self.dtype.itemsize, 1)) for raw in bits)
@@ -243,7 +243,7 @@ def _largest_difference(
     dtype: Dtype, expected: bytearray, found: bytearray, differing: Tensor
 ) -> float | None:
     """Return it over the elements whose bits differ: the same bits do not, whatever they mean."""
-    from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - likewise
+    from fcn_convert.torch_library import torch  # noqa: PLC0415 - likewise
 
     kind = getattr(torch, dtype.torch or "", None)
     if kind is None:

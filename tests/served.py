@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-TORCH = "fcn_convert.torch_quietly"
+TORCH = "fcn_convert.torch_library"
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from fcn_convert.proof import AnswersCheck
 from fcn_convert.report import Report
 from fcn_convert.spec import make_spec
 from fcn_convert.tensors import DTYPES, StateDict, TensorInfo
-from fcn_convert.torch_quietly import functional
+from fcn_convert.torch_library import functional
 from fcn_convert.torch_settings import SETTINGS
 
 

@@ -386,6 +386,31 @@ def test_a_file_that_asks_to_run_something_is_warned_of_and_converted(
     assert not (tmp_path / "planted").exists()
 
 
+@pytest.mark.parametrize("protocol", range(6), ids=str)
+def test_a_file_that_only_runs_something_is_shown_and_refused(
+    tmp_path: Path, protocol: int
+) -> None:
+    path = tmp_path / "m.pkl"
+    path.write_bytes(pickle.dumps(Made(os.mkdir, str(tmp_path / "planted")), protocol))
+    named = rf"{os.mkdir.__module__}\.mkdir"
+    with pytest.raises(CheckpointError, match=f"holds no state dict.*not a tensor: {named}"):
+        convert(path, {"feature_map": [2, 2, 2]})
+    [warning] = inspect_checkpoint(path).file["warnings"]
+    assert re.search(f"its pickle asks to call {named}, as .* nothing of it was run", warning)
+    assert not (tmp_path / "planted").exists()
+
+
+@pytest.mark.parametrize("protocol", range(6), ids=str)
+def test_an_object_that_holds_arrays_is_read_in_every_protocol(
+    tmp_path: Path, protocol: int
+) -> None:
+    path = tmp_path / "m.pkl"
+    held = OrderedDict({"fc.weight": np.ones((4, 8), "f4")})
+    path.write_bytes(pickle.dumps(held, protocol))
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.state_dict(None).tensors.keys() == {"fc.weight"}
+
+
 def test_build_gives_state(place: Path) -> None:
     node = read(place, b"cx\nY\n)\x81}\x8c\x01aK\x01sb.")
     assert isinstance(node, Call)

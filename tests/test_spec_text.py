@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
 from fcn_convert.spec import Spec, make_spec, parse_spec
-from fcn_convert.spec_text import SCHEMA_LINE, WIDTH, spec_text
+from fcn_convert.spec_text import WIDTH, spec_text
 
 AXES = {2: "CL", 3: "CHW", 4: "CDHW"}
 
@@ -121,14 +121,14 @@ def test_an_independent_reader_finds_no_default_and_no_repetition(spec: Spec) ->
     ],
 )
 def test_the_text_is_what_one_would_write(data: dict[str, Any], expected: str) -> None:
-    assert spec_text(make_spec(data)) == f"{SCHEMA_LINE}\n{expected}"
+    assert spec_text(make_spec(data)) == expected
 
 
 def test_remarks_stand_over_what_they_are_about_and_hold_no_line_break() -> None:
     spec = make_spec({"heads": [{"feature_map": [4, 2]}, {"feature_map": [8, 2]}]})
     text = spec_text(spec, ["a\nfeature_map: [1, 1]", "word " * 60], [["first"], ["second"]])
     lines = text.splitlines()
-    assert lines[:2] == [SCHEMA_LINE, r"# a\nfeature_map: [1, 1]"]
+    assert lines[0] == r"# a\nfeature_map: [1, 1]"
     assert max(map(len, lines)) <= WIDTH
     at = lines.index("  # second")
     assert lines[at - 2 : at + 2] == [

@@ -23,7 +23,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 RANKS: tuple[frozenset[str], ...] = tuple(
     frozenset(layer.split())
     for layer in (
-        "errors hdf5_child numpy_import torch_import torch_quietly torch_settings workers",
+        "errors hdf5_child numpy_import torch_import torch_library torch_settings workers",
         "tensors turns atomic beside proof layout_proof",
         "formats",
         "spec spec_yaml spec_schema spec_text",
@@ -46,8 +46,8 @@ ONLY = {
     "errors": set(),
     "torch_import": set(),
     "numpy_import": set(),
-    "torch_quietly": {"errors", "numpy_import"},
-    "torch_settings": {"torch_quietly"},
+    "torch_library": {"errors", "numpy_import"},
+    "torch_settings": {"torch_library"},
     "workers": set(),
     "digests": {"errors", "formats", "tensors", "workers"},
     "tensors": {"errors"},
@@ -56,7 +56,7 @@ ONLY = {
     "beside": {"errors"},
     "shard_folder": {"atomic", "errors", "formats", "plan", "turns"},
     "proof": set(),
-    "formats": {"beside", "errors", "tensors", "formats", "numpy_import", "torch_quietly"},
+    "formats": {"beside", "errors", "tensors", "formats", "numpy_import", "torch_library"},
     "spec": {"errors", "formats", "spec_schema", "spec_yaml", "tensors"},
     "renames": {"spec", "tensors"},
     "plan": {"errors", "layers", "tensors"},
@@ -72,7 +72,7 @@ ONLY = {
         "spec",
         "tensors",
         "torch_import",
-        "torch_quietly",
+        "torch_library",
         "workers",
     },
     "rereading": {"formats", "numpy_import", "tensors"},
@@ -83,7 +83,7 @@ ONLY = {
         "proof",
         "rereading",
         "tensors",
-        "torch_quietly",
+        "torch_library",
         "torch_settings",
         "workers",
     },
@@ -164,7 +164,7 @@ def test_the_lowest_layer_needs_the_standard_library_only(name: str) -> None:
 
 @every_module
 def test_torch_is_imported_where_values_are_computed(path: Path) -> None:
-    """And nowhere while a module is loaded; `torch_quietly` is the one place that does it."""
+    """And nowhere while a module is loaded; `torch_library` is the one place that does it."""
     tree = ast.parse(path.read_text("utf-8"))
     top = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
@@ -172,7 +172,7 @@ def test_torch_is_imported_where_values_are_computed(path: Path) -> None:
     heavy = {name for name in names if name.split(".")[0] in {"torch", "numpy", "safetensors"}}
     if name_of(path) in {"activations", "model"}:  # compute all along, and are imported late
         heavy = {name for name in heavy if name.split(".")[0] != "torch"}
-    assert not heavy or name_of(path) == "torch_quietly"
+    assert not heavy or name_of(path) == "torch_library"
     assert "numpy" not in outside(path)  # `numpy_import` does it, by name, where it is needed
     assert "safetensors" not in outside(path)  # a library to be held against, not to rely on
 

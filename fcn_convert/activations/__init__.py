@@ -11,7 +11,7 @@ from fcn_convert.formats.source import Advance
 from fcn_convert.layers import DenseLayer
 from fcn_convert.proof import Check
 from fcn_convert.rereading import BOX_BYTES
-from fcn_convert.torch_quietly import torch
+from fcn_convert.torch_library import torch
 from fcn_convert.torch_settings import SETTINGS
 from fcn_convert.workers import Workers, threads_to_compute, work_off
 

@@ -14,7 +14,7 @@ from fcn_convert.activations.inputs import MAPS, Inputs
 from fcn_convert.formats import Checkpoint
 from fcn_convert.rereading import BOX_BYTES, Box, BoxReader, boxes
 from fcn_convert.tensors import TensorInfo
-from fcn_convert.torch_quietly import Tensor, functional, torch
+from fcn_convert.torch_library import Tensor, functional, torch
 
 Job = Callable[["Scratch"], None]
 Values = tuple[Tensor, ...]

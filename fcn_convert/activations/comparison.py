@@ -13,7 +13,7 @@ from fcn_convert.activations.answers import ConvolutionAnswers, DenseAnswers
 from fcn_convert.activations.drawn import FurthestFeatures, SpreadCounter
 from fcn_convert.activations.inputs import LARGEST, MAPS, Inputs
 from fcn_convert.proof import AnswersCheck
-from fcn_convert.torch_quietly import Tensor, torch
+from fcn_convert.torch_library import Tensor, torch
 
 UNIT_ROUNDOFF = 2.0**-53
 SMALLEST_NORMAL = 2.0**-1022

@@ -7,7 +7,7 @@ from operator import itemgetter
 
 from fcn_convert.activations.inputs import MAPS
 from fcn_convert.proof import LargerMap, Spread
-from fcn_convert.torch_quietly import Tensor, torch
+from fcn_convert.torch_library import Tensor, torch
 
 POWERS = 64
 """Powers of two below and above the bound that are told apart."""

@@ -12,7 +12,7 @@ from itertools import product
 from math import prod
 
 from fcn_convert.layers import DenseLayer
-from fcn_convert.torch_quietly import Tensor, torch
+from fcn_convert.torch_library import Tensor, torch
 
 MAPS = 2
 """Seeded feature maps per layer."""

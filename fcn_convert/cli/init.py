@@ -61,11 +61,16 @@ def _what_next(checkpoint: Path, output: Path, draft: SpecDraft) -> str:
     """Say what to do with the spec that was written."""
     from fcn_convert.beside import spec_beside
 
-    option = "" if output == spec_beside(checkpoint) else f" --spec {shlex.quote(str(output))}"
-    command = f"fcn-convert convert {shlex.quote(str(checkpoint))}{option}"
+    option = "" if output == spec_beside(checkpoint) else f" --spec {_argument(output)}"
+    command = f"fcn-convert convert {_argument(checkpoint)}{option}"
     if draft.problems:
         return f"{output}: has the candidates as comments: choose there, then run `{command}`"
     return f"{output}: written; next: `{command}`"
+
+
+def _argument(path: Path) -> str:
+    """Return a path as a shell takes it, and as no option."""
+    return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 
 def _inputs(checkpoint: Path, model: str | None, output: Path) -> list[Path]:

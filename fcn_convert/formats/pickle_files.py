@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 from fcn_convert.errors import CheckpointError
@@ -17,9 +18,10 @@ from fcn_convert.formats.torch_pickled import PickledStorages
 from fcn_convert.formats.torch_records import mapping_of
 from fcn_convert.tensors import Index
 
-_TEXT_STARTS = (
-    *(b"(dp", b"(d.", b"(lp", b"(ip", b"}q", b"]q"),
-    *(b"ccopy_reg\n", b"ccollections\n", b"cnumpy"),
+_GLOBAL = rb"[A-Za-z_][\w.]*\n[A-Za-z_][\w.]*\n"
+_TEXT_START = re.compile(
+    # A dictionary or a list, an instance, or what is named to be called.
+    rb"\((?:dp|d\.|lp)|[}\]]q|\(i" + _GLOBAL + rb"|c" + _GLOBAL + rb"(?:p\d|q|\(|\))"
 )
 """How pickles of protocols 0 and 1 begin that hold dictionaries, lists or objects."""
 _BINARY_STARTS = b"}](\x95ccN)\x8f\x8c"
@@ -38,7 +40,7 @@ _PADDLE_TABLE = "StructuredToParameterName@@"
 
 def recognises(head: bytes) -> bool:
     """Return whether a file starts like a pickle of a dictionary, a list or an object."""
-    if head.startswith(_TEXT_STARTS):
+    if _TEXT_START.match(head):
         return True
     return len(head) > 3 and head[0] == 0x80 and 2 <= head[1] <= 5 and head[2] in _BINARY_STARTS
 

@@ -18,7 +18,7 @@ from fcn_convert.numpy_import import import_numpy
 from fcn_convert.tensors import TensorInfo, is_row_major, row_major_strides
 
 if TYPE_CHECKING:
-    from fcn_convert.torch_quietly import Tensor
+    from fcn_convert.torch_library import Tensor
 
 BLOCK_BYTES = 4 << 20
 """Bytes of file, and of values, that one block holds at most."""
@@ -219,7 +219,7 @@ def _tiles(shape: tuple[int, ...], strides: tuple[int, ...]) -> Iterator[tuple[s
 
 def read_tensor(file: SourceFile, tensor: TensorInfo) -> Tensor:
     """Return a tensor as torch's, of a dtype that torch has; the caller bounds its size."""
-    from fcn_convert.torch_quietly import torch  # noqa: PLC0415 - heavy, and only needed where values are computed with
+    from fcn_convert.torch_library import torch  # noqa: PLC0415 - heavy, and only needed where values are computed with
 
     dtype = getattr(torch, tensor.dtype.torch or "")
     values = read_values(file, tensor)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from fcn_convert.infer.evidence import Sample, mean_and_z, neighbours
 from fcn_convert.infer.readings import Reading
 from fcn_convert.infer.scores import CLEAR_Z, LESS_CLEAR
-from fcn_convert.torch_quietly import Tensor, torch
+from fcn_convert.torch_library import Tensor, torch
 
 
 def speaks_for(sample: Sample, other: Reading, declared: Reading) -> bool:

@@ -17,7 +17,7 @@ from fcn_convert.infer.proposal import (
     smallest_spec,
 )
 from fcn_convert.infer.readings import Reading
-from fcn_convert.spec_text import SCHEMA_LINE, comments, spec_text
+from fcn_convert.spec_text import comments, spec_text
 from fcn_convert.tensors import TensorInfo
 
 
@@ -103,7 +103,7 @@ def _reasons(head: HeadProposal) -> list[str]:
 
 def _open(proposal: Proposal, remarks: list[str]) -> str:
     """Write the choices as comments, so that the spec says nothing until one is taken."""
-    lines = [SCHEMA_LINE, *comments(remarks), "version: 1", "#"]
+    lines = [*comments(remarks), "version: 1", "#"]
     if len(proposal.heads) == 1:
         [head] = proposal.heads
         lines += [*comments(_reasons(head)), "# Take one of these out of its comment:"]
@@ -133,5 +133,5 @@ def _commented(proposal: Proposal, chosen: list[Reading], over: list[list[str]])
     """Yield the lines of the spec with these readings, each as a comment."""
     heads = [(head.chain, r) for head, r in zip(proposal.heads, chosen, strict=True)]
     spec, _ = smallest_spec(heads, proposal)
-    for line in spec_text(spec or plain_spec(heads, proposal), (), over).splitlines()[1:]:
+    for line in spec_text(spec or plain_spec(heads, proposal), (), over).splitlines():
         yield f"# {printable(line)}"

@@ -20,7 +20,7 @@ from fcn_convert.formats.strided import read_tensor, strides_of
 from fcn_convert.infer.readings import Reading
 from fcn_convert.infer.scores import Evidence, Score
 from fcn_convert.tensors import TensorInfo
-from fcn_convert.torch_quietly import Tensor, torch
+from fcn_convert.torch_library import Tensor, torch
 
 SAMPLE_ELEMENTS = 1 << 19
 """Weights looked at of one layer, in whole rows."""

@@ -6,7 +6,7 @@ from fcn_convert.errors import ModelError
 from fcn_convert.model.build import make_convertible, with_own_tensors
 from fcn_convert.model.lift import Pool
 from fcn_convert.spec import AXES, Dense, FeatureMap, Head, Reads, Spec
-from fcn_convert.torch_quietly import Tensor, nn
+from fcn_convert.torch_library import Tensor, nn
 
 
 def fully_convolutional(

@@ -9,7 +9,7 @@ from fcn_convert.errors import ModelError
 from fcn_convert.model.tracing import VALUE, where
 from fcn_convert.model.values import Lifted
 from fcn_convert.tensors import times
-from fcn_convert.torch_quietly import Tensor, functional, fx, torch
+from fcn_convert.torch_library import Tensor, functional, fx, torch
 
 
 def restored(graph: fx.Graph, value: Lifted) -> fx.Node:

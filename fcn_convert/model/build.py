@@ -16,7 +16,7 @@ from fcn_convert.model.precision import AtLeast
 from fcn_convert.model.sizes import Sizes, larger, measure, run_through
 from fcn_convert.model.tracing import Traced, one_line, trace
 from fcn_convert.model.values import leaves
-from fcn_convert.torch_quietly import Tensor, fx, nn, torch
+from fcn_convert.torch_library import Tensor, fx, nn, torch
 
 BATCH = 2
 """Samples of the traced input: with one, a squeeze could take the batch for an axis of size 1."""

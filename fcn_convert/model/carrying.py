@@ -10,7 +10,7 @@ from typing import Any
 from fcn_convert.model import trials
 from fcn_convert.model.forms import Form
 from fcn_convert.model.values import Lifted, Many, counting
-from fcn_convert.torch_quietly import Tensor, fx, torch
+from fcn_convert.torch_library import Tensor, fx, torch
 
 
 @dataclass(frozen=True)

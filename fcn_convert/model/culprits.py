@@ -15,7 +15,7 @@ from fcn_convert.errors import printable
 from fcn_convert.model.sizes import Sizes
 from fcn_convert.model.tracing import VALUE, run, where
 from fcn_convert.model.values import leaves
-from fcn_convert.torch_quietly import Tensor, fx, nn, torch
+from fcn_convert.torch_library import Tensor, fx, nn, torch
 
 TOLERANCE = 1e-3
 """Of the largest number of a map: differences below are rounding, of whatever dtype."""

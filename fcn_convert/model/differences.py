@@ -9,7 +9,7 @@ from typing import Any
 
 from fcn_convert.errors import ModelError
 from fcn_convert.model.values import leaves
-from fcn_convert.torch_quietly import Tensor
+from fcn_convert.torch_library import Tensor
 
 RELATIVE = 1e-10
 """Largest difference that passes, of the largest output, in float64.

@@ -15,7 +15,7 @@ from fcn_convert.model.names import names_in_model
 from fcn_convert.spec import Dense, Spec
 from fcn_convert.spec_text import spec_text
 from fcn_convert.tensors import Layout, StateDict
-from fcn_convert.torch_quietly import nn
+from fcn_convert.torch_library import nn
 
 
 def spec_from_model(checkpoint: Path, model: str, sizes: str, state_dict: str | None) -> str:

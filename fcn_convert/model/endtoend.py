@@ -25,7 +25,7 @@ from fcn_convert.model.windows import head_on_windows
 from fcn_convert.report import Report
 from fcn_convert.report.model_entry import ModelEntry, ModelRequest
 from fcn_convert.tensors import times
-from fcn_convert.torch_quietly import Tensor, nn, torch
+from fcn_convert.torch_library import Tensor, nn, torch
 
 SAMPLES = 2
 CELLS = 2

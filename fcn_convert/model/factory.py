@@ -14,7 +14,7 @@ from typing import Any
 
 from fcn_convert.errors import ModelError, printable
 from fcn_convert.model.tracing import one_line, raised_at
-from fcn_convert.torch_quietly import Tensor, nn, torch
+from fcn_convert.torch_library import Tensor, nn, torch
 
 FORM = "`package.module:factory` or `path/to/file.py:factory`"
 PREFIX = "fcn_convert_model_"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fcn_convert.torch_quietly import fx, nn
+from fcn_convert.torch_library import fx, nn
 
 UNKNOWN = ("adaptive", "interpolate", "upsample", "transpose", "mean", "amax", "sum")
 """Parts of the names of functions and modules that see the whole map, or that widen it."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fcn_convert.model.values import Lifted, batch_as_cells, cells_as_batch
-from fcn_convert.torch_quietly import Tensor, fx, torch
+from fcn_convert.torch_library import Tensor, fx, torch
 
 
 class Form(Protocol):

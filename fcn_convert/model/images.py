@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fcn_convert.errors import ModelError, printable
 from fcn_convert.report.model_entry import PictureRequest
-from fcn_convert.torch_quietly import Tensor, torch
+from fcn_convert.torch_library import Tensor, torch
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -6,7 +6,7 @@ import logging
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 
-from fcn_convert.torch_quietly import FakeTensorMode, Tensor
+from fcn_convert.torch_library import FakeTensorMode, Tensor
 
 _LOGGER = logging.getLogger("torch._subclasses.fake_tensor")
 

@@ -33,7 +33,7 @@ from fcn_convert.model.values import (
     leaves,
 )
 from fcn_convert.spec import AXES
-from fcn_convert.torch_quietly import Tensor, functional, fx, nn, torch
+from fcn_convert.torch_library import Tensor, functional, fx, nn, torch
 
 Pool = Literal["slide", "global"]
 

@@ -13,7 +13,7 @@ from fcn_convert.model.build import Converted, make_convertible
 from fcn_convert.model.factory import make_model
 from fcn_convert.model.names import names_in_model
 from fcn_convert.tensors import StateDict
-from fcn_convert.torch_quietly import Tensor, fx, nn, torch
+from fcn_convert.torch_library import Tensor, fx, nn, torch
 
 
 @dataclass(frozen=True)

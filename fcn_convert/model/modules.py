@@ -8,7 +8,7 @@ from typing import Any
 
 from fcn_convert.errors import ModelError, printable
 from fcn_convert.model.trials import Shape
-from fcn_convert.torch_quietly import Tensor, functional, fx, nn, torch
+from fcn_convert.torch_library import Tensor, functional, fx, nn, torch
 
 BATCH_NORMS = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 CONVOLUTIONS: Mapping[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

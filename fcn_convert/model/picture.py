@@ -16,7 +16,7 @@ from fcn_convert.model.images import Photo
 from fcn_convert.model.values import leaves
 from fcn_convert.report.files import check_replaceable
 from fcn_convert.report.model_entry import PictureEntry
-from fcn_convert.torch_quietly import Tensor, functional, fx, torch
+from fcn_convert.torch_library import Tensor, functional, fx, torch
 
 if TYPE_CHECKING:
     from PIL.Image import Image

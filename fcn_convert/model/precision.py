@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from fcn_convert.torch_quietly import Tensor, torch
+from fcn_convert.torch_library import Tensor, torch
 
 _DTYPE = torch.Tensor.dtype.__get__  # type: ignore[attr-defined]
 

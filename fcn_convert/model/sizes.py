@@ -14,7 +14,7 @@ from typing import Any
 from fcn_convert.errors import ModelError
 from fcn_convert.model.imagined import Mode
 from fcn_convert.model.tracing import VALUE, Traced, one_line, run, where
-from fcn_convert.torch_quietly import Tensor, fx, nn, torch
+from fcn_convert.torch_library import Tensor, fx, nn, torch
 
 LEAST_GROWTH = 64
 """Pixels that a larger input has more, at least: above the stride of usual networks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fcn_convert.model.build import Converted
 from fcn_convert.model.imagined import ShapesOnly
 from fcn_convert.model.values import leaves
-from fcn_convert.torch_quietly import torch
+from fcn_convert.torch_library import torch
 
 FAR = 1 << 16
 """Pixels that an imagined input grows by: a stride below 181 follows from the cells gained."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from fcn_convert.errors import ModelError, printable
 from fcn_convert.model.imagined import Mode
-from fcn_convert.torch_quietly import Tensor, fx, nn, torch
+from fcn_convert.torch_library import Tensor, fx, nn, torch
 
 MAX_LEAVES = 64
 """Submodules that may be called as a whole before it is given up."""

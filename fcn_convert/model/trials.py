@@ -12,7 +12,7 @@ from itertools import permutations, product
 from math import prod
 from typing import TypeGuard
 
-from fcn_convert.torch_quietly import Tensor, torch
+from fcn_convert.torch_library import Tensor, torch
 
 SCALE = 50.0
 """Numbers are tried up to some hundred, so that no clipping activation passes for nothing."""

@@ -10,7 +10,7 @@ from fcn_convert.model.precision import AtLeast
 from fcn_convert.model.sizes import Sizes
 from fcn_convert.model.tracing import VALUE, run, where
 from fcn_convert.model.values import Lifted, counting
-from fcn_convert.torch_quietly import Tensor, fx, torch
+from fcn_convert.torch_library import Tensor, fx, torch
 
 
 def of_trunk(

@@ -8,7 +8,7 @@ from math import prod
 from typing import Any
 
 from fcn_convert.model.trials import Shape
-from fcn_convert.torch_quietly import Tensor, fx, torch
+from fcn_convert.torch_library import Tensor, fx, torch
 
 
 @dataclass(frozen=True)

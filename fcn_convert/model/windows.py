@@ -12,7 +12,7 @@ from fcn_convert.errors import ModelError
 from fcn_convert.model.build import Converted
 from fcn_convert.model.tracing import VALUE, one_line, run, where
 from fcn_convert.model.values import leaves
-from fcn_convert.torch_quietly import Tensor, fx, nn, torch
+from fcn_convert.torch_library import Tensor, fx, nn, torch
 
 
 def head_on_windows(converted: Converted, model: nn.Module, inputs: Tensor) -> list[Tensor]:

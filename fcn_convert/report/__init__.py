@@ -27,6 +27,8 @@ MODEL_DIFFERS = "does not answer as the model does"
 WITH_WARNINGS = ", with warnings"
 PLANNED = "planned, nothing written"
 WHOLE_FILE = "(the whole file)"
+PACKAGES = ("fcn-convert", "torch", "numpy", "safetensors")
+"""What computes, and what values change places by."""
 
 
 @dataclass(frozen=True)
@@ -386,7 +388,7 @@ def _action(tensor: TensorInfo, name: str) -> tuple[str, str]:
 def versions() -> dict[str, str]:
     """Return the versions that results can depend on; reads metadata, imports nothing."""
     found = {"python": platform.python_version()}
-    return found | {name: _version(name) for name in ("fcn-convert", "torch", "safetensors")}
+    return found | {name: _version(name) for name in PACKAGES}
 
 
 @cache
