@@ -209,7 +209,8 @@ class StateDict:
     path: the keys that lead to it, joined by dots; empty for the whole file.
     unreadable: tensors that have no plain row of values (quantized, sparse, …), with the reason.
     layout: whose habit its arrays are stored by.
-    flattened: the maps that Dense layers read, by their names, where the file says so.
+    flattened: the maps that Dense layers read, by their names, where the file says so; None for one
+    of which it says that it reads no map.
     broken: why it cannot be read, where it lies about a tensor; it has none then.
     """
 
@@ -218,7 +219,7 @@ class StateDict:
     left_out: tuple[LeftOut, ...] = ()
     unreadable: tuple[LeftOut, ...] = ()
     layout: Layout = "torch"
-    flattened: Mapping[str, FlattenedMap] = field(default_factory=dict)
+    flattened: Mapping[str, FlattenedMap | None] = field(default_factory=dict)
     broken: str = ""
 
     @property

@@ -36,9 +36,9 @@ def sequential(layers: Layers, shape: list[int | None]) -> dict[str, Any]:
     return {"class_name": "Sequential", "config": {"name": "net", "layers": listed}}
 
 
-def maps_of(data: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
+def maps_of(data: dict[str, Any]) -> dict[str, tuple[str, tuple[int, ...]] | None]:
     found = flattened_maps(read_config(Path("net.h5"), data))
-    return {name: (flat.axes, flat.sizes) for name, flat in found.items()}
+    return {name: (flat.axes, flat.sizes) if flat else None for name, flat in found.items()}
 
 
 CONV_VALID = (CONV[0], CONV[1] | VALID)
@@ -275,5 +275,69 @@ def test_keras_has_the_same_shapes(keras: Any, build: Any) -> None:
     expected = tuple(model.get_layer("flat").input.shape[1:])
     found = maps_of(json.loads(model.to_json()))
     readers = {"fc", "other"} if build is branched else {"fc"}
-    assert {name: sizes for name, (_, sizes) in found.items()} == dict.fromkeys(readers, expected)
-    assert all(axes == {2: "LC", 3: "HWC", 4: "DHWC"}[len(expected)] for axes, _ in found.values())
+    axes = {2: "LC", 3: "HWC", 4: "DHWC"}[len(expected)]
+    assert found == dict.fromkeys(readers, (axes, expected))
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")
+def test_what_comes_from_no_map_is_told_from_what_does(keras: Any) -> None:
+    k = keras.layers
+    image, numbers = k.Input((9, 8, 3)), k.Input((4,))
+    conv = k.Conv2D(6, 3)(image)
+    gate = k.Dense(6, name="gate")(k.GlobalAveragePooling2D()(conv))
+    gated = k.Multiply()([conv, k.Reshape((1, 1, 6))(gate)])
+    fc = k.Dense(5, name="fc")(k.Flatten()(gated))
+    beside = k.Dense(5, name="beside")(numbers)
+    after = k.LSTM(5)(k.Reshape((42, 6))(conv))
+    outputs = [
+        k.Dense(2, name="both")(k.Concatenate()([fc, k.Dense(3, name="other")(fc)])),
+        k.Dense(2, name="mixed")(k.Concatenate()([fc, beside])),
+        k.Dense(2, name="added")(k.Add()([fc, beside])),
+        k.Dense(2, name="recurrent")(after),
+        k.Dense(2, name="flat and numbers")(k.Concatenate()([k.Flatten()(conv), numbers])),
+    ]
+    found = maps_of(json.loads(keras.Model([image, numbers], outputs).to_json()))
+    none = ("beside", "mixed", "added", "recurrent", "flat and numbers")
+    assert found == {
+        "gate": ("HWC", (1, 1, 6)),
+        "fc": ("HWC", (7, 6, 6)),
+        **dict.fromkeys(none),
+    }
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")
+def test_a_layer_that_is_used_again_gives_each_time_what_it_is_given(keras: Any) -> None:
+    k = keras.layers
+    one, other = k.Input((9, 8, 2)), k.Input((8, 9, 2))
+    conv, flat, shared = k.Conv2D(4, 3), k.Flatten(), k.Dense(3, name="shared")
+    inner = keras.Sequential([k.Conv2D(4, 3), k.Flatten(), k.Dense(3, name="fc")], name="inner")
+    outputs = [
+        k.Dense(3, name="a")(flat(conv(one))),
+        k.Dense(3, name="b")(flat(conv(other))),
+        shared(flat(conv(one))),
+        shared(flat(conv(other))),
+        inner(one),
+        inner(k.ReLU()(one)),
+    ]
+    found = maps_of(json.loads(keras.Model([one, other], outputs).to_json()))
+    expected = {"a": ("HWC", (7, 6, 4)), "b": ("HWC", (6, 7, 4)), "inner.fc": ("HWC", (7, 6, 4))}
+    assert found == expected
+
+
+def functional(name: str, layers: list[dict[str, Any]], last: str) -> dict[str, Any]:
+    config = {"name": name, "layers": layers, "output_layers": [[last, 0, 0]]}
+    return {"class_name": "Functional", "name": name, "config": config}
+
+
+def test_layers_that_read_each_other_and_models_used_without_end_are_not_known() -> None:
+    circle = [layer("Dense", {"name": name}, 0) for name in "ab"]
+    for one, other in zip(circle, "ba", strict=True):
+        one |= {"name": one["config"]["name"], "inbound_nodes": [[[other, 0, 0, {}]]]}
+    assert maps_of(functional("m", circle, "a")) == {}
+    inner = functional("m0", [layer("ReLU", {}, 0) | {"inbound_nodes": []}], "layer_0")
+    for depth in range(1, 30):
+        uses = [[[["x", 0, 0, {}]]], [[["x", 0, 0, {}]]]]
+        inner = functional(f"m{depth}", [inner | {"inbound_nodes": uses[0] * 2}], f"m{depth - 1}")
+    assert maps_of(inner) == {}

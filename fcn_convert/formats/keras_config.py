@@ -15,15 +15,17 @@ from fcn_convert.errors import CheckpointError
 from fcn_convert.tensors import MAX_TENSORS, shown
 
 MAX_DEPTH = 32
+Use = tuple[str, int]
+"""What a layer gives when it is used for the nth time, from 0: its name, and n."""
 
 
 @dataclass(frozen=True)
 class LayerConfig:
     """A layer: its name and class, its settings, and the layers inside of it.
 
-    wrapped: the one layer that a wrapper such as TimeDistributed applies. reads: the layers whose
-    output it takes, where it is first used. results: those whose output a model gives. group: what
-    a file calls it, where only the file is known.
+    wrapped: the one layer that a wrapper such as TimeDistributed applies. uses: what it reads, each
+    time that it is used. results: what a model gives. group: what a file calls it, where only the
+    file is known.
     """
 
     name: str
@@ -31,8 +33,8 @@ class LayerConfig:
     settings: dict[str, Any]
     layers: tuple[LayerConfig, ...] = ()
     wrapped: LayerConfig | None = None
-    reads: tuple[str, ...] = ()
-    results: tuple[str, ...] = ()
+    uses: tuple[tuple[Use, ...], ...] = ()
+    results: tuple[Use, ...] = ()
     group: str = ""
 
     def find(self, name: str) -> tuple[LayerConfig, ...]:
@@ -81,7 +83,7 @@ def _layer(data: Any, depth: int) -> LayerConfig | None:
     if not isinstance(kind, str) or not isinstance(settings, dict):
         return None
     name = settings.get("name") or data.get("name") or ""
-    listed = settings.get("layers")
+    listed, nodes = settings.get("layers"), data.get("inbound_nodes")
     layers = [_layer(each, depth + 1) for each in listed] if isinstance(listed, list) else []
     return LayerConfig(
         name if isinstance(name, str) else shown(str(name)),
@@ -89,17 +91,13 @@ def _layer(data: Any, depth: int) -> LayerConfig | None:
         settings,
         tuple(layer for layer in layers if layer),
         _layer(settings.get("layer"), depth + 1),
-        tuple(_references(_first_use(data.get("inbound_nodes")))),
+        tuple(tuple(_references(node)) for node in nodes) if isinstance(nodes, list) else (),
         tuple(_references(settings.get("output_layers"))),
     )
 
 
-def _first_use(nodes: Any) -> Any:
-    return nodes[0] if isinstance(nodes, list) and nodes else None
-
-
-def _references(node: Any, depth: int = 0) -> Iterator[str]:
-    """Yield the layers that a node refers to as `[name, node, tensor, …]`, of any version."""
+def _references(node: Any, depth: int = 0) -> Iterator[Use]:
+    """Yield what a node reads, said as `[name, node, tensor, …]` by any version."""
     if depth > MAX_DEPTH:
         return
     if isinstance(node, dict):
@@ -107,7 +105,7 @@ def _references(node: Any, depth: int = 0) -> Iterator[str]:
     if not isinstance(node, list):
         return
     if len(node) > 2 and isinstance(node[0], str) and all(type(n) is int for n in node[1:3]):
-        yield node[0]
+        yield node[0], node[1]
         return
     for each in node:
         yield from _references(each, depth + 1)

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from graphlib import CycleError, TopologicalSorter
 from math import prod
 from typing import Any
 
-from fcn_convert.formats.keras_config import LayerConfig
+from fcn_convert.formats.keras_config import LayerConfig, Use
 from fcn_convert.tensors import FlattenedMap
 
 MAX_SIZE = 1 << 32
 """Elements along an axis: far above any model, and what keeps numbers small."""
+
+MAX_USES = 1 << 17
+"""Uses of layers that are followed: a model in a model may be used again and again."""
 
 Size = int | None
 
@@ -34,6 +38,7 @@ _UNCHANGED = {
 }
 _HEIGHT_WIDTH = (("H", "height"), ("W", "width"))
 _TO_A_SIZE = {"Resizing", "CenterCrop", "RandomCrop"}
+_RECURRENT = {"LSTM", "GRU", "SimpleRNN", "RNN", "CuDNNLSTM", "CuDNNGRU"}
 _TOGETHER = {"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"}
 
 
@@ -42,12 +47,14 @@ class _Array:
     """What flows from layer to layer: sizes without the batch.
 
     axes: their names, one letter each; empty where no layer has told which one is the channels.
-    is_flat: whether the axes are run together into one.
+    is_flat: whether the axes are run together into one. outside: whether it is, or holds, a vector
+    that comes from no map: an input of one axis, or the answer of a recurrent layer.
     """
 
     sizes: tuple[Size, ...]
     axes: str = ""
     is_flat: bool = False
+    outside: bool = False
 
     @property
     def known(self) -> tuple[int, ...] | None:
@@ -69,52 +76,91 @@ class _Array:
         return replace(self, sizes=tuple(sizes.get(axis, size) for axis, size in pairs))
 
     @property
+    def is_vector(self) -> bool:
+        """Whether it has one axis, or all of them are run together."""
+        return self.is_flat or len(self.sizes) == 1
+
+    @property
     def spatial(self) -> dict[str, Size]:
         """Sizes by their axes, without the channels."""
         return {a: size for a, size in zip(self.axes, self.sizes, strict=True) if a != "C"}
 
 
-def flattened_maps(model: LayerConfig) -> dict[str, FlattenedMap]:
-    """Return the maps that Dense layers read, by the layers' names."""
-    found: dict[str, FlattenedMap] = {}
-    _model(model, (), "", found)
-    return found
+def flattened_maps(model: LayerConfig) -> dict[str, FlattenedMap | None]:
+    """Return the maps that Dense layers read, by the layers' names; None where there is none."""
+    walk = _Walk()
+    walk.model(model, (), "")
+    # A layer that is used several times may be given maps of several shapes.
+    return {name: maps.pop() for name, maps in walk.found.items() if len(maps) == 1}
 
 
-def _model(
-    model: LayerConfig,
-    inputs: Sequence[_Array | None],
-    prefix: str,
-    found: dict[str, FlattenedMap],
-) -> _Array | None:
-    """Go through a model's layers, in the order in which they are listed; return its output."""
-    given = iter(inputs)
-    outputs: dict[str, _Array | None] = {}
-    last = next(iter(inputs), None) or _input(model.settings)
-    for layer in model.layers:
+class _Walk:
+    """Goes through models as their inputs do; found: what each Dense layer is given."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, set[FlattenedMap | None]] = {}
+        self._left = MAX_USES
+
+    def model(
+        self, model: LayerConfig, inputs: Sequence[_Array | None], prefix: str
+    ) -> _Array | None:
+        """Return what a model gives, or None where that is not known."""
         if model.kind == "Sequential":
-            read = [last if last is not None else _input(layer.settings)]
-        else:
-            read = [outputs.get(name) for name in layer.reads]
+            last = next(iter(inputs), None) or _input(model.settings)
+            for layer in model.layers:
+                last = self._layer(layer, [last or _input(layer.settings)], prefix)
+            return last
+        layers = {layer.name: layer for layer in model.layers}
+        sources = [layer.name for layer in model.layers if layer.kind == "InputLayer"]
+        given = dict(zip(sources, inputs, strict=False))
+        outputs: dict[Use, _Array | None] = {}
+        for use, reads in _in_order(model):
+            layer = layers[use[0]]
+            read = [outputs.get(source) for source in reads] or [given.get(layer.name)]
+            outputs[use] = self._layer(layer, read, prefix)
+        return outputs.get(model.results[0]) if len(model.results) == 1 else None
+
+    def _layer(
+        self, layer: LayerConfig, read: Sequence[_Array | None], prefix: str
+    ) -> _Array | None:
+        self._left -= len(read)
+        if self._left < 0:
+            return None
         name = f"{prefix}{layer.name}".replace("/", ".")
         if layer.kind == "InputLayer":
-            last = next(given, None) or _input(layer.settings)
-        elif layer.layers:
-            last = _model(layer, read, f"{name}.", found)
-        else:
-            if layer.kind == "Dense" and read[:1] and (flat := _flattened(read[0])) is not None:
-                found[name] = flat
-            last = _output(layer, read)
-        outputs[layer.name] = last
-    results = model.results
-    return outputs.get(results[0]) if len(results) == 1 else last if not results else None
+            return read[0] or _input(layer.settings)
+        if layer.layers:
+            return self.model(layer, read, f"{name}.")
+        if layer.kind == "Dense" and (array := read[0]) is not None:
+            if array.outside:
+                self.found.setdefault(name, set()).add(None)
+            elif (flat := _flattened(array)) is not None:
+                self.found.setdefault(name, set()).add(flat)
+        return _output(layer, read)
+
+
+def _in_order(model: LayerConfig) -> list[tuple[Use, tuple[Use, ...]]]:
+    """Return each use of a model's layers, after those that it reads, with these.
+
+    None of them where they read each other in a circle.
+    """
+    reads = {
+        (layer.name, at): sources
+        for layer in model.layers
+        for at, sources in enumerate(layer.uses or ((),))
+    }
+    try:
+        ordered = list(TopologicalSorter(reads).static_order())
+    except CycleError:
+        return []
+    return [(use, reads[use]) for use in ordered if use in reads]  # others are no layers of it
 
 
 def _input(settings: Mapping[str, Any]) -> _Array | None:
     for key in ("batch_shape", "batch_input_shape", "build_input_shape"):
         sizes = settings.get(key)
         if isinstance(sizes, list) and len(sizes) > 1:
-            return _Array(tuple(_size(size) for size in sizes[1:]))
+            return _Array(tuple(map(_size, sizes[1:])), outside=len(sizes) == 2)
     return None
 
 
@@ -123,14 +169,17 @@ def _size(value: Any) -> Size:
     return value if is_size and 0 < value <= MAX_SIZE else None
 
 
-def _flattened(array: _Array | None) -> FlattenedMap | None:
-    if array is None or not array.is_flat or not array.axes or array.known is None:
+def _flattened(array: _Array) -> FlattenedMap | None:
+    if not array.is_flat or not array.axes or array.known is None:
         return None
     return FlattenedMap(array.axes, array.known)
 
 
 def _output(layer: LayerConfig, inputs: Sequence[_Array | None]) -> _Array | None:
     """Return what a layer gives, or None where it is not known."""
+    if (layer.wrapped or layer).kind in _RECURRENT:
+        returns = (layer.wrapped or layer).settings.get("return_sequences")
+        return None if returns else _Array((None,), outside=True)
     arrays = [array for array in inputs if array is not None]
     if not arrays or len(arrays) < len(inputs):
         return None
@@ -145,7 +194,7 @@ def _output(layer: LayerConfig, inputs: Sequence[_Array | None]) -> _Array | Non
         return array
     if kind == "Dense":
         units = _size(layer.settings.get("units"))
-        return _Array((units,)) if len(array.sizes) == 1 or array.is_flat else None
+        return _Array((units,), outside=array.outside) if array.is_vector else None
     if kind in {"Flatten", "Reshape", "Permute"}:
         return _rearranged(layer, array)
     return _mapped(layer, array)
@@ -153,24 +202,29 @@ def _output(layer: LayerConfig, inputs: Sequence[_Array | None]) -> _Array | Non
 
 def _together(arrays: Sequence[_Array]) -> _Array | None:
     """Return the one shape of arrays that are added, or of one map that another one scales."""
-    if len({(array.axes, array.is_flat, len(array.sizes)) for array in arrays}) > 1:
+    named = next((array for array in arrays if array.axes), arrays[0])
+    if any(array.axes not in {named.axes, ""} for array in arrays):
+        return None
+    if len({(array.is_flat, len(array.sizes)) for array in arrays}) > 1:
         return None
     along = zip(*(array.sizes for array in arrays), strict=True)
     longer = [set(sizes) - {1} for sizes in along]
     if any(len(sizes) > 1 for sizes in longer):
         return None
-    return replace(arrays[0], sizes=tuple(next(iter(sizes), 1) for sizes in longer))
+    sizes = tuple(next(iter(sizes), 1) for sizes in longer)
+    return replace(named, sizes=sizes, outside=any(array.outside for array in arrays))
 
 
 def _joined(layer: LayerConfig, arrays: Sequence[_Array]) -> _Array | None:
     """Return maps that are put together along their channels, pooled ones too."""
+    if any(array.outside for array in arrays):
+        return _Array((None,), outside=True) if all(a.is_vector for a in arrays) else None
     first, *rest = arrays
     channels = first.axes.find("C")
+    if channels < 0 or any((a.axes, a.is_flat) != (first.axes, first.is_flat) for a in rest):
+        return None
     counts = [array.sizes[channels] for array in arrays]
-    alike = all(
-        (a.axes, a.is_flat, a.spatial) == (first.axes, first.is_flat, first.spatial) for a in rest
-    )
-    if channels < 0 or None in counts or not alike:
+    if None in counts or any(array.spatial != first.spatial for array in rest):
         return None
     if first.is_flat and set(first.spatial.values()) != {1}:
         return None  # two maps behind each other in one vector

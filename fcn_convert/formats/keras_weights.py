@@ -7,7 +7,7 @@ numbers, `layers/conv2d/vars/0` (Keras 3), where only the configuration says wha
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,7 +39,8 @@ _NORMS: Mapping[str, tuple[str, ...]] = {
 _KINDS = {snake_case(kind): kind for kind in (*_VARIABLES, *_NORMS)}
 _COUNTED = re.compile(r"_\d+$")
 _FIRST = re.compile(
-    r"(W|b|gamma|beta|alphas|running_mean|running_std|depthwise_kernel|pointwise_kernel)(?:_\d+)?"
+    r"(?P<layer>.+?)_(?P<role>W|b|gamma|beta|alphas|running_mean|running_std|depthwise_kernel"
+    r"|pointwise_kernel)(?:_\d+)?"
 )
 _FIRST_ROLES: Mapping[str, str] = {
     "W": "kernel",
@@ -79,41 +80,74 @@ def by_names(arrays: Arrays, prefix: str, model: LayerConfig | None) -> Layers:
     for group in _names(arrays, prefix, "layer_names"):
         place = f"{prefix}/{group}" if prefix else group
         names = _names(arrays, place, "weight_names")
-        parts = {name: [part.partition(":")[0] for part in name.split("/")] for name in names}
-        several = len({tuple(way[:-1]) for way in parts.values()}) > 1
+        ways = {name: _way(group, name) for name in names}
+        depth = _depth(group, ways.values())
         config = model.child(group) if model else None
-        for name, way in parts.items():
-            array = arrays.tensors.get(f"{place}/{name}")
+        for name, way in ways.items():
+            # HDF5 takes two slashes for one.
+            array = arrays.tensors.get(f"{place}/{re.sub('/+', '/', name)}")
             if array is None:
                 raise RecordError(f"the weight {shown(name)} of {shown(group)} is not in the file")
-            layer, kind = _named_layer(group, way, config, several=several)
-            role = _role_in_keras_1(way[-2] if len(way) > 1 else group, way[-1])
-            layers.of_keras_1 |= role is not None
-            layers.add(layer, kind, role or way[-1], array)
+            layer, kind = _named_layer(group, way, config, depth)
+            layers.of_keras_1 |= way.of_keras_1
+            layers.add(layer, kind, way.role, array)
     return layers
 
 
-def _role_in_keras_1(layer: str, name: str) -> str | None:
-    """Return what a weight is that Keras 1 named; None for another name."""
-    match = _FIRST.fullmatch(name.removeprefix(f"{layer}_")) if name != layer else None
-    if match is None or not name.startswith(f"{layer}_"):
-        return None
-    if match[1] == "W" and "embed" in layer.lower():
-        return "embeddings"
-    return _FIRST_ROLES.get(match[1], match[1])
+@dataclass(frozen=True)
+class _Way:
+    """Where a weight lies: the layers around it, and what it is there."""
+
+    around: tuple[str, ...]
+    role: str
+    of_keras_1: bool
+
+
+def _way(group: str, name: str) -> _Way:
+    """Take apart how a weight of a group is called, by any version."""
+    *around, last = (part.partition(":")[0] for part in name.split("/") if part)
+    match = _FIRST.fullmatch(last)
+    if match is None:
+        return _Way(tuple(around), last, of_keras_1=False)
+    layer = around[-1] if around else group
+    if match["layer"] != layer and around:
+        return _Way(tuple(around), last, of_keras_1=False)
+    if match["layer"] != layer:  # the group is a model that holds it
+        around, layer = [match["layer"]], match["layer"]
+    is_embedding = match["role"] == "W" and "embed" in layer.lower()
+    role = "embeddings" if is_embedding else _FIRST_ROLES.get(match["role"], match["role"])
+    return _Way(tuple(around), role, of_keras_1=True)
+
+
+def _depth(group: str, ways: Collection[_Way]) -> int:
+    """Return how many of the layers around weights it takes to tell these apart."""
+    if len({way.around for way in ways}) < 2:
+        # Keras 1 begins a name with that of the layer: where this is not the group, it is inside.
+        return int(any(way.of_keras_1 and way.around[-1:] not in {(), (group,)} for way in ways))
+    longest = max(len(way.around) for way in ways)
+    return next(
+        (
+            depth
+            for depth in range(1, longest)
+            if len({(way.around[-depth:], way.role) for way in ways}) == len(ways)
+        ),
+        longest,
+    )
 
 
 def _named_layer(
-    group: str, way: list[str], config: LayerConfig | None, *, several: bool
+    group: str, way: _Way, config: LayerConfig | None, depth: int
 ) -> tuple[str, str | None]:
     """Return the name and the class of the layer that a weight of a group belongs to."""
-    inside = config.find(way[-2]) if config and config.layers and len(way) > 1 else ()
-    if inside:
-        return _dotted(group, *(layer.name for layer in inside)), inside[-1].kind
-    kind = config.kind if config else None
-    if config and config.wrapped:
-        kind = config.wrapped.kind
-    return _dotted(group, way[-2]) if several and len(way) > 1 else _dotted(group), kind
+    if config and config.layers and way.around:
+        # TensorFlow 1 counted on where a session had a variable of that name already.
+        for name in (way.around[-1], _COUNTED.sub("", way.around[-1])):
+            if inside := config.find(name):
+                return _dotted(group, *(layer.name for layer in inside)), inside[-1].kind
+    around = way.around[-depth:] if depth else ()
+    if config is None or config.layers:
+        return _dotted(group, *around), None
+    return _dotted(group, *around), (config.wrapped or config).kind
 
 
 def _names(arrays: Arrays, group: str, attribute: str) -> list[str]:

@@ -12,8 +12,9 @@ from fcn_convert.hdf5_child.limits import Limits
 
 MAX_DEPTH = 64
 MAX_ATTRIBUTE = 16 << 20
-MAX_TEXTS, MIN_TEXTS = 64 << 20, 64
-"""Bytes of an attribute's texts, were each as long as the file; so few texts are always read."""
+MAX_TEXTS, MIN_TEXTS = 64 << 20, 4096
+"""Bytes of an attribute's texts, were each as long as the file; so few texts are always read: as
+many as an attribute of the usual kind, of 64 KB, can have."""
 MAX_NAMES = 1 << 17
 """Texts of all attributes together."""
 MAX_CHUNKS = 1 << 16

@@ -57,6 +57,7 @@ class _Finder:
 
     def find(self) -> DenseLayers:
         for rule in (
+            self._stated,
             self._norms,
             self._attention,
             self._returns,
@@ -72,6 +73,11 @@ class _Finder:
 
     def _left(self) -> Iterator[str]:
         return (name for name in self.network.dense if name not in self.other)
+
+    def _stated(self) -> Iterator[tuple[str, str]]:
+        for name in self.network.dense:
+            if self.network.flattened.get(name, self) is None:
+                yield name, "reads no map, as the file's configuration says"
 
     def _norms(self) -> Iterator[tuple[str, str]]:
         for name, weight in self.network.dense.items():
@@ -184,7 +190,7 @@ class _Finder:
     def _recurrent(self) -> Iterator[tuple[str, str]]:
         for name in self._left():
             layer = self.network.recurrent.get(self.network.dense[name].shape[1])
-            if layer is not None:
+            if layer is not None and name not in self.network.flattened:
                 yield name, f"reads the recurrent layer {layer}"
 
 

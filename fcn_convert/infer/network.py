@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ MAX_DEPTH = 32
 """Modules nested in each other that are told apart; what is deeper counts as one name."""
 _CONVOLUTIONS = (WEIGHT, ".weight_v", ".weight_orig", ".parametrizations.weight.original1")
 """Ends of the names under which a convolution keeps its kernel, weight and spectral norm too."""
-_RECURRENT = "weight_hh_l"
-_BACKWARD = "_reverse"
+_RECURRENT = re.compile(r"(.+)\.(?:weight_hh_l\d+|recurrent_kernel|cell\.vars\.1)")
+"""How the weights of a recurrent layer that read its own answer end: PyTorch's, and Keras's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,10 +191,11 @@ class Network:
         """Recurrent layers by the features that they give."""
         found: dict[int, str] = {}
         for name, tensor in self.tensors.items():
-            module, _, part = name.rpartition(".")
-            if part.startswith(_RECURRENT) and len(tensor.shape) == 2 and _BACKWARD not in part:
-                both = 2 if f"{name}{_BACKWARD}" in self.tensors else 1
-                found[both * tensor.shape[1]] = module
+            match = _RECURRENT.fullmatch(name)
+            if match and len(tensor.shape) == 2:
+                backward = {f"{name}_reverse", name.replace("forward_", "backward_")} - {name}
+                both = 1 if backward.isdisjoint(self.tensors) else 2
+                found[both * min(tensor.shape)] = match[1]  # the gates lie along the other axis
         return found
 
     @cached_property
