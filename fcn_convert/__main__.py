@@ -24,7 +24,12 @@ does by default, takes a sixth of the time."""
 
 
 class _Interrupted(BaseException):
-    """Raised where a signal arrives, so that drafts are removed on the way out."""
+    """Raised where a signal arrives, so that drafts are removed on the way out.
+
+    number: of the signal that arrived; 0 as long as none has.
+    """
+
+    number = 0
 
 
 def main() -> NoReturn:
@@ -40,10 +45,11 @@ def main() -> NoReturn:
             _prepare_streams()
             status = _run()
         except Exception as error:  # noqa: BLE001 - the last resort: a bug keeps its traceback
-            status = _report(error)
+            # A library may have made an exception of its own from the one that a signal raises.
+            status = 128 + _Interrupted.number if _Interrupted.number else _report(error)
         _ignore_signals()  # the status stands
-    except _Interrupted as interrupted:
-        status = 128 + interrupted.args[0]
+    except _Interrupted:
+        status = 128 + _Interrupted.number
     _leave(status)
 
 
@@ -87,7 +93,8 @@ def _refusal(error: Exception) -> str:
 
 def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
     _ignore_signals()  # a second one must not stop the removal of drafts
-    raise _Interrupted(number)
+    _Interrupted.number = number
+    raise _Interrupted
 
 
 def _ignore_signals() -> None:

@@ -31,9 +31,18 @@ programs and people that it is what it is not."""
 METADATA = ".metadata"
 """The first file of a torch distributed checkpoint, which is called as its folder."""
 
+_SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
+"""How one of several shards is called: `model-00001-of-00002.safetensors`."""
 _INDEX = re.compile(r"\.\w+\.index(\.\w+)?\.json$")
 """How the index of shards is called: `model.safetensors.index.json`, with a variant's name
 (`model.safetensors.index.fp16.json`)."""
+
+
+def shard_of(name: str) -> tuple[int, int] | None:
+    """Return which shard a file is by its name, and of how many; None where it is all there is."""
+    match = _SHARD.search(name)
+    found = (int(match[1]), int(match[2])) if match else (1, 1)
+    return found if found[1] > 1 else None
 
 
 def spec_beside(source: Path) -> Path:

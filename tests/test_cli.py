@@ -179,6 +179,18 @@ def test_a_second_signal_does_not_stop_the_removal_of_the_draft(lenet: Path) -> 
     assert names(lenet.parent) == INPUTS
 
 
+def test_a_signal_that_becomes_an_error_of_a_librarys_is_still_a_signal(lenet: Path) -> None:
+    line = (
+        "try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "    except BaseException:\n"
+        "        raise ValueError('planted') from None"
+    )
+    done = run("convert", lenet, code=breaking(line))
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+    assert names(lenet.parent) == INPUTS
+
+
 def test_an_ignored_hangup_stays_ignored(lenet: Path) -> None:
     start = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
     code = start + breaking("os.kill(os.getpid(), signal.SIGHUP)")
@@ -298,7 +310,7 @@ def test_a_warning_goes_to_stderr_and_counts_where_it_is_asked_to(tmp_path: Path
     strict = invoke("convert", tmp_path / "net.safetensors", "--force", "--strict")
     assert strict.exit_code == 1
     assert strict.stderr == warned.stderr + "error: --strict: a warning was given\n"
-    assert "verdict: matches the spec, with warnings" in strict.stdout
+    assert "verdict: matches the spec, with 1 warning " in strict.stdout
     (tmp_path / "net.fcn.safetensors").unlink(missing_ok=True)
     planned = invoke("convert", tmp_path / "net.safetensors", "--dry-run", "--strict")
     assert planned.exit_code == 1

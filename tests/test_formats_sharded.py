@@ -400,3 +400,29 @@ def test_nothing_stays_open_after_an_error(index: Path) -> None:
     with pytest.raises(CheckpointError):
         open_checkpoint(index)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_shard_alone_is_warned_of_and_shards_without_their_index_are_refused(
+    tmp_path: Path,
+) -> None:
+    names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for name, tensors in zip(names, halves().values(), strict=True):
+        save_file(tensors, tmp_path / name)
+    said = "is shard 2 of 2 by its name, and no other one is read"
+    with open_checkpoint(tmp_path / names[1]) as checkpoint:
+        [warning] = checkpoint.index.warnings
+    assert said in warning
+    with pytest.raises(
+        CheckpointError, match=r"holds 2 shards \(.*\) without the index that names"
+    ):
+        open_checkpoint(tmp_path)
+    weight_map = {
+        name: file for file, each in zip(names, halves().values(), strict=True) for name in each
+    }
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}))
+    with open_checkpoint(index) as checkpoint:
+        assert not checkpoint.index.warnings
+    (tmp_path / names[0]).rename(tmp_path / "net-00001-of-00001.safetensors")
+    with open_checkpoint(tmp_path / "net-00001-of-00001.safetensors") as checkpoint:
+        assert not checkpoint.index.warnings

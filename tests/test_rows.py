@@ -55,7 +55,7 @@ def test_no_word_of_a_conversion_is_broken(width: int, *, every_tensor: bool) ->
     console = on_a_terminal(width)
     report = replace(HANDMADE, layers=tuple(layers), tensors=tuple(tensors), ties=())
     show(report, console, every_tensor=every_tensor)
-    lines = lines_of(console)[1:-2]  # without the sentences around
+    lines = lines_of(console)[2:-2]  # without the sentences around
     assert max(map(cell_len, lines)) <= width
     is_table = lines[0].startswith("layer")
     modules = [module for _, _, module in VGG.values() if not is_table or width == 200]

@@ -10,9 +10,11 @@ in `signatures.py`.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from fcn_convert.beside import shard_of
 from fcn_convert.errors import CheckpointError, SpecError
 from fcn_convert.formats import (
     folders,
@@ -137,10 +139,19 @@ def open_checkpoint(path: Path) -> Checkpoint:
     files = Files(SourceFile(main))
     try:
         index = _reader(files.main).read_index(files)
+        if not index.shards and (shard := shard_of(main.name)):
+            index = replace(index, warnings=(*index.warnings, _incomplete(main, *shard)))
         return Checkpoint(path, tuple(files.opened), index)
     except BaseException:
         files.close()
         raise
+
+
+def _incomplete(path: Path, number: int, total: int) -> str:
+    return (
+        f"{path}: is shard {number} of {total} by its name, and no other one is read; name the "
+        "index of all, or their folder, to convert the whole"
+    )
 
 
 def _reader(file: SourceFile) -> Reader:

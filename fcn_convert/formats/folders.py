@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fcn_convert.beside import CHECKPOINT_SUFFIXES, METADATA
+from fcn_convert.beside import CHECKPOINT_SUFFIXES, METADATA, shard_of
 from fcn_convert.errors import CheckpointError, quoted
 
 USUAL = (
@@ -38,6 +38,11 @@ def main_file(folder: Path) -> Path:
         )
     for suffix in CHECKPOINT_SUFFIXES:
         found = [name for name in names if name.lower().endswith(suffix)]
+        if found and all(map(shard_of, found)):
+            raise CheckpointError(
+                f"{folder}: holds {len(found)} shards ({quoted(found, 2)}) without the index that "
+                "names them, as model.safetensors.index.json; put it there, too"
+            )
         if len(found) > 1:
             raise CheckpointError(
                 f"{folder}: holds {len(found)} files that could be meant: {quoted(found)}; name one"

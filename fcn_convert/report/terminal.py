@@ -12,6 +12,7 @@ from fcn_convert.report.words import (
     DIFFERENCES,
     agreement,
     differences,
+    heads_lines,
     model_lines,
     names,
     picture_line,
@@ -30,6 +31,8 @@ def show(report: Report, console: Console, *, every_tensor: bool) -> None:
     source = f"{report.source.path} ({report.source.format}, {size(report.source.bytes)})"
     target = report.output.path + (f" ({size(report.output.bytes)})" if report.output.bytes else "")
     print_line(console, f"{source} → {target}")
+    for line in heads_lines(report):
+        print_line(console, line)
     _layers(report.layers).print_on(console)
     if every_tensor:
         print_line(console, "")

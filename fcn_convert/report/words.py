@@ -8,7 +8,7 @@ from math import floor, log10
 from fcn_convert.errors import printable, quoted
 from fcn_convert.infer.findings import Finding
 from fcn_convert.proof import AnswersCheck, Check
-from fcn_convert.report import FileEntry, LayerEntry, Report, TensorEntry
+from fcn_convert.report import MATCHES, WITH_WARNINGS, FileEntry, LayerEntry, Report, TensorEntry
 from fcn_convert.report.model_entry import ModelEntry, PictureEntry
 from fcn_convert.tensors import times
 
@@ -132,9 +132,13 @@ def others(report: Report) -> str:
 
 def totals(report: Report) -> str:
     """Count the tensors by what was done with them, and name those that are left out."""
-    listed = ", ".join(f"{count} {action}" for action, count in report.totals.items() if count)
-    left_out = [entry.name for entry in report.tensors if entry.action == "left out"]
-    return f"tensors: {listed}" + (f" ({quoted(left_out, 6)})" if left_out else "")
+    left_out = quoted((e.name for e in report.tensors if e.action == "left out"), 6)
+    counted = [
+        f"{count} {action}" + (f" ({left_out})" if action == "left out" else "")
+        for action, count in report.totals.items()
+        if count
+    ]
+    return f"tensors: {', '.join(counted)}"
 
 
 def prefix_hint(report: Report) -> str | None:
@@ -156,11 +160,14 @@ def prefix_hint(report: Report) -> str | None:
 
 
 def verdict(report: Report) -> str:
-    """Say what the whole comes to, how much was checked, and where no output appeared."""
+    """Say what the whole comes to, with how many warnings, and where no output appeared."""
     found = report.verdict
+    text, count = found.text, len(report.warnings)
+    if count and text.removesuffix(WITH_WARNINGS) == MATCHES:
+        text = f"{MATCHES}, with {count} warning{'s' * (count > 1)}"
     level = f" (checked: {found.level})" if found.level else ""
     unwritten = found.problems and found.output == "not written"
-    return f"{found.text}{level}" + ("; no output was written" if unwritten else "")
+    return f"{text}{level}" + ("; no output was written" if unwritten else "")
 
 
 def heads(report: Report) -> Iterator[tuple[dict[str, int], str, list[LayerEntry]]]:
@@ -169,6 +176,15 @@ def heads(report: Report) -> Iterator[tuple[dict[str, int], str, list[LayerEntry
     for head in report.spec["heads"]:
         dense = [layers[entry["name"]] for entry in head["dense"]]
         yield head["feature_map"], head["flatten"], dense
+
+
+def heads_lines(report: Report) -> Iterator[str]:
+    """Say which map each head reads, in which order, and by which layers where there are more."""
+    several = len(report.spec["heads"]) > 1
+    for head in report.spec["heads"]:
+        of = f" ({quoted((entry['name'] for entry in head['dense']), 6)})" if several else ""
+        order = ", ".join(head["flatten"])
+        yield f"head on a feature map {axes(head['feature_map'])}, flattened {order}{of}"
 
 
 def no_digest(entry: FileEntry) -> str:

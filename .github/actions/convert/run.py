@@ -20,8 +20,9 @@ SUFFIXES = ("json", "html", "md", "xml")
 """Of the reports that are written: for programs, to look at, for the summary, for test reports."""
 MAX_SUMMARY = 1 << 20
 """Bytes that GitHub takes of a step's summary."""
+KINDS = ("error", "warning")
 MAX_ANNOTATIONS = 10
-"""Errors that GitHub shows of a step."""
+"""Errors that GitHub shows of a step, and as many warnings."""
 CUT = b"\n\n</details>\n\n\xe2\x80\xa6cut here; the whole report is among the artifacts.\n"
 """Said where a summary is cut, which is mostly inside of what is folded."""
 
@@ -39,12 +40,23 @@ def command(reports: Path) -> list[str]:
     options += [f"--report={reports / f'report.{suffix}'}" for suffix in SUFFIXES]
     options += [f"--spec={asked['SPEC']}"] if asked["SPEC"] else []
     options += [f"--output={asked['OUTPUT']}"] if asked["OUTPUT"] and name == "convert" else []
-    options += ["--strict"] if os.environ.get("FCN_STRICT") == "true" else []
+    options += ["--strict"] if is_strict() else []
     return [sys.executable, "-m", "fcn_convert", name, *options, *operands]
 
 
-def run(line: list[str]) -> tuple[int, list[str]]:
-    """Run a command, print what it says, and return its status and its errors.
+def is_strict() -> bool:
+    """Return whether a warning fails the step; exits where that is not said clearly."""
+    said = os.environ.get("FCN_STRICT", "").lower()
+    if said not in {"", "true", "false"}:
+        print(f"::error::strict is {_data(said)!r}; expected true or false")
+        sys.exit(2)
+    return said == "true"
+
+
+def run(line: list[str]) -> tuple[int, list[tuple[str, str]]]:
+    """Run a command, print what it says; return its status, and what it warns of or fails for.
+
+    Each of these is `error` or `warning`, and what it is.
 
     GitHub's runner obeys lines that begin with `::`, and a line can begin with a tensor's name: it
     is told to obey nothing meanwhile.
@@ -55,14 +67,15 @@ def run(line: list[str]) -> tuple[int, list[str]]:
     sys.stdout.buffer.write(b"\n".join(said))
     sys.stdout.buffer.flush()
     lines = done.stderr.decode("utf-8", "replace").splitlines()
-    return done.returncode, [e.removeprefix("error: ") for e in lines if e.startswith("error: ")]
+    found = [line.partition(": ")[::2] for line in lines]
+    return done.returncode, [(kind, text) for kind, text in found if kind in KINDS]
 
 
-def annotation(error: str, spec: str) -> str:
+def annotation(kind: str, text: str, spec: str) -> str:
     """Return the workflow command that shows an error, on the spec's line where it names one."""
-    place = re.search(rf"\({re.escape(Path(spec).name)}:(\d+)\)$", error)
+    place = re.search(rf"\({re.escape(Path(spec).name)}:(\d+)\)$", text)
     where = f" file={_property(spec)},line={place[1]}" if place else ""
-    return f"::error{where}::{_data(error)}"
+    return f"::{kind}{where}::{_data(text)}"
 
 
 def _data(text: str) -> str:
@@ -87,17 +100,23 @@ def main() -> int:
     reports.mkdir(parents=True, exist_ok=True)
     for older in reports.glob("report.*"):  # of a step before this one
         older.unlink()
-    status, errors = run(command(reports))
+    status, said = run(command(reports))
     checkpoint = Path(os.environ["FCN_CHECKPOINT"])
     spec = os.environ.get("FCN_SPEC") or str(spec_beside(checkpoint))
     markdown = reports / "report.md"
-    text = markdown.read_bytes() if markdown.exists() else b""
-    for error in errors[:MAX_ANNOTATIONS]:
-        print(annotation(error, spec))
+    if markdown.exists():
+        text = markdown.read_bytes()
+    else:
+        lines = "".join(f"    {kind}: {text}\n" for kind, text in said)  # code: obeyed by nothing
+        text = f"### ❌ the input or the spec is unusable\n\n{lines}".encode()
+    for kind in KINDS:
+        for each in [text for found, text in said if found == kind][:MAX_ANNOTATIONS]:
+            print(annotation(kind, each, spec))
     with open(os.environ["GITHUB_STEP_SUMMARY"], "ab") as file:
         file.write(summary(text))
     with open(os.environ["GITHUB_OUTPUT"], "a", encoding="utf-8") as file:
-        file.write(f"status={status}\nreport={reports / 'report.json'}\n")
+        report = reports / "report.json"
+        file.write(f"status={status}\nreport={report if report.exists() else ''}\n")
     return status
 
 
