@@ -140,6 +140,20 @@ def test_the_shards_of_an_index_are_no_checkpoints_of_their_own(tmp_path: Path) 
     assert sources == ["m.safetensors.index.json", "x.safetensors"]
 
 
+def test_folders_of_shards_do_not_become_one_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors.index.json").write_text("{}")
+    assert list(outputs(tmp_path / "one", tmp_path / "two")) == [
+        "out/one/model.fcn",
+        "out/two/model.fcn",
+    ]
+    monkeypatch.chdir(tmp_path / "one")
+    assert list(outputs(".", "../two")) == ["out/one/model.fcn", "out/two/model.fcn"]
+
+
 def test_one_file_twice_is_one_conversion(tree: Path) -> None:
     assert len(outputs(tree, tree / "a.pth", f"{tree}/*.pth")) == 3
 

@@ -111,7 +111,8 @@ def find_sources(sources: Iterable[str]) -> Iterator[tuple[Path, Path]]:
 
     A file is taken as it is. A folder is searched with what is below it, but for hidden files and
     folders, for checkpoints by their suffix. A pattern that the shell has not expanded is expanded
-    here. Below a folder or a pattern's fixed part, sub-folders are kept. Outputs of ours are never
+    here. Below a folder or a pattern's fixed part, sub-folders are kept; of a folder of shards its
+    own name, too. Outputs of ours are never
     taken: not even where the shell has expanded a pattern. Raises BatchError where a source gives
     nothing.
     """
@@ -126,7 +127,10 @@ def find_sources(sources: Iterable[str]) -> Iterator[tuple[Path, Path]]:
 def _expanded(source: str) -> Iterator[tuple[Path, Path]]:
     path = Path(source)
     if os.path.isdir(path):
-        yield from ((found, found.relative_to(path)) for found in _in_folder(path))
+        # A checkpoint's own folder: in others of that kind, files have the same names.
+        own = glob.glob(f"*{INDEX_SUFFIX}", root_dir=path)
+        place = os.path.basename(os.path.abspath(path)) if own else ""
+        yield from ((found, place / found.relative_to(path)) for found in _in_folder(path))
     elif os.path.lexists(path) or not glob.has_magic(source):
         yield path, Path(path.name)
     else:
