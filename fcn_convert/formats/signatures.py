@@ -19,6 +19,12 @@ _CORE_ML = re.compile(rb"\x08[\x01-\x1f]\x12[\x80-\xff]*[\x00-\x7f]\n[\x00-\x7f]
 """A version, and a description whose first input has a name."""
 _PADDLE_PROGRAM = re.compile(rb"\n" + _LENGTH + rb"\x08\x00\x10\xff{9}\x01")
 _PADDLE_PARAMETERS = re.compile(rb"\0{16}.\0\0\0\x08.\x10", re.DOTALL)
+_MSGPACK = re.compile(
+    rb"(?:[\x81-\x8f]|\xde..)(?:[\xa1-\xbf]|\xd9.)"
+    rb"(?:params|batch_stats|step|target|opt_state|model|ema_params)",
+    re.DOTALL,
+)
+"""A mapping whose first key is one of those that a Flax training state has."""
 _SHOWN = 24
 
 
@@ -154,6 +160,11 @@ SIGNATURES: tuple[Signature, ...] = (
     Signature(
         _begins(b"model_checkpoint_path:"),
         f"is a text that names a checkpoint of TensorFlow: {_TENSORFLOW}",
+    ),
+    Signature(
+        _matches(_MSGPACK),
+        "is msgpack, as Flax writes it: load it with flax.serialization.msgpack_restore and save "
+        "its arrays by name, with numpy.savez",
     ),
     Signature(
         _begins(b"MATLAB 5.0"),

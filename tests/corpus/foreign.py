@@ -37,6 +37,8 @@ FOREIGN = {
     "tflite": (b"\x1c\0\0\0TFL3\x14\0", "is a TensorFlow Lite model"),
     "saved-model": (b"\x08\x01\x12\xcb\x05", "is a TensorFlow SavedModel"),
     "graph": (b"\x0a\x1a\x0a\x05input\x12\x0bPlaceholder", "is a frozen graph of TensorFlow"),
+    "flax": (b"\x81\xa6params\x81\xa7Dense_0", "is msgpack, as Flax writes it"),
+    "flax-state": (b"\x83\xa4step\x00\xa6params", "is msgpack, as Flax writes it"),
     "caffe": (b"\x0a\x05LeNet\xa2\x06\x50\x0a\x05mnist", "is a Caffe model"),
     "caffe-v1": (b"\x0a\x07AlexNet\x12\xa6\x01\x0a\x04data", "is a Caffe model"),
     "tf-meta": (b"\x0a\xba\x45\x12\x97\x45\x0a\x2c\x0a\x03Abs", "is the graph of a checkpoint"),
