@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,51 @@ def test_without_a_configuration_the_order_is_that_of_keras(tmp_path: Path) -> N
     assert "flatten:" not in result.stdout
     report = convert(path, {"feature_map": [8, 5, 5]}, tmp_path / "o.safetensors")
     assert report.layers[0].flatten == "HWC"
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(json.dumps, id="to_json"),
+        pytest.param(lambda data: json.dumps(data["config"]), id="get_config"),
+    ],
+)
+def test_a_configuration_beside_weights_with_names_is_used(
+    tmp_path: Path, text: Callable[[dict[str, Any]], str]
+) -> None:
+    network(tmp_path / "net.h5", None)
+    data = sequential([CONV_VALID, FLATTEN, DENSE], [9, 7, 3])
+    (tmp_path / "net.json").write_text(text(data), encoding="utf-8")
+    result = CliRunner().invoke(app, ["init", str(tmp_path / "net.h5")])
+    assert result.exit_code == 0, result.stderr
+    assert "the file's configuration gives it 8×7×5 HWC" in result.stdout
+    refused = CliRunner().invoke(
+        app, ["init", str(tmp_path / "net.h5"), "--force", "-o", str(tmp_path / "net.json")]
+    )
+    assert "is the same file as" in str(refused.exception)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param('{"loss": [1, 0.5]}', "describes no model of Keras", id="history"),
+        pytest.param('["cat", "dog"]', "describes no model of Keras", id="labels"),
+        pytest.param('{"class_name": "Seq', "is no JSON", id="cut off"),
+        pytest.param('{"layers": [' + "[" * 99_999, "", id="deep"),
+    ],
+)
+def test_what_lies_beside_weights_with_names_and_is_no_configuration_is_told_of(
+    tmp_path: Path, text: str, said: str
+) -> None:
+    network(tmp_path / "net.h5", None)
+    (tmp_path / "net.json").write_text(text, encoding="utf-8")
+    report = convert(tmp_path / "net.h5", {"feature_map": [8, 7, 5]}, tmp_path / "o.safetensors")
+    [note] = report.notes
+    assert "net.json" in note
+    assert said in note
+    assert note.endswith("; it is not used")
 
 
 @pytest.mark.heavy

@@ -65,7 +65,15 @@ class LayerConfig:
 
 
 def read_config(path: Path, data: Any) -> LayerConfig:
-    """Return the model that a configuration describes; raises CheckpointError for any other."""
+    """Return the model that a configuration describes; raises CheckpointError for any other.
+
+    data: as `to_json()` writes it, or `get_config()` gives it.
+    """
+    if isinstance(data, dict) and "class_name" not in data and isinstance(data.get("layers"), list):
+        data = {
+            "class_name": "Functional" if "output_layers" in data else "Sequential",
+            "config": data,
+        }
     found = _layer(data, 0)
     if found is None:
         raise CheckpointError(f"{path}: its configuration describes no model of Keras")

@@ -67,10 +67,10 @@ def read_index(files: Files) -> Index:
     file = files.main
     arrays = read_arrays(files, Part(file, 0, file.size))
     if _has_names(arrays, "") or _has_names(arrays, _WHOLE):
-        return _named(file.path, arrays)
+        return _named(files, arrays)
     if any("/vars/" in path for path in arrays.tensors):
         arrays = with_slashes(arrays)
-        config = _config_beside(files)
+        config = _config_beside(files, CONFIG)
         model = config or model_of_groups(arrays)
         index = _numbered("Keras weights (h5)", file.path, arrays, model)
         return index if config else replace(index, notes=(*index.notes, GROUPS_NOTE))
@@ -107,11 +107,14 @@ def _config(path: Path, raw: bytes) -> LayerConfig:
     return read_config(path, parse_json(path, CONFIG, raw))
 
 
-def _config_beside(files: Files) -> LayerConfig | None:
-    """Return the configuration that lies beside a file of nothing but weights, if any."""
+def _config_beside(files: Files, *others: str) -> LayerConfig | None:
+    """Return the configuration that lies beside a file of nothing but weights, if any.
+
+    others: names that it may have beside those that are made of the file's own.
+    """
     path = files.main.path
-    stem = path.name.removesuffix(_SUFFIX)
-    for name in (f"{stem}.keras", f"{stem}.json", CONFIG):
+    stem = path.name.removesuffix(_SUFFIX) if path.name.endswith(_SUFFIX) else path.stem
+    for name in (f"{stem}.keras", f"{stem}.json", *others):
         if os.path.exists(path.parent / name):
             beside = files.opened[files.sibling(name)]
             return _config(beside.path, _text_of_config(beside))
@@ -129,21 +132,39 @@ def _text_of_config(file: SourceFile) -> bytes:
     return file.pread(0, file.size)
 
 
-def _named(path: Path, arrays: Arrays) -> Index:
+def _named(files: Files, arrays: Arrays) -> Index:
     """Index a file whose attributes name layers and weights."""
+    path = files.main.path
     prefix = _WHOLE if _has_names(arrays, _WHOLE) else ""
     raw = arrays.attributes[""].get("model_config")
-    model = _config(path, raw.encode("utf-8", "replace")) if isinstance(raw, str) else None
+    model: LayerConfig | None
+    notes: tuple[str, ...] = ()
+    if isinstance(raw, str):
+        model = _config(path, raw.encode("utf-8", "replace"))
+    else:
+        model, notes = _config_if_any(files)
     _check_backend(path, {**arrays.attributes[""], **arrays.attributes[prefix]})
     try:
         layers = by_names(arrays, prefix, model)
     except RecordError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    if not layers.of_keras_1:
-        return _index("Keras (h5)", path, arrays, layers, model)
-    _check_order(path, layers)
-    index = _index("Keras 1 (h5)", path, arrays, layers, model)
-    return replace(index, notes=(*index.notes, KERAS_1_NOTE))
+    if layers.of_keras_1:
+        _check_order(path, layers)
+        notes = (*notes, KERAS_1_NOTE)
+    kind = "Keras 1 (h5)" if layers.of_keras_1 else "Keras (h5)"
+    index = _index(kind, path, arrays, layers, model)
+    return replace(index, notes=(*index.notes, *notes))
+
+
+def _config_if_any(files: Files) -> tuple[LayerConfig | None, tuple[str, ...]]:
+    """Return the configuration beside a file that needs none, or why what lies there is not used.
+
+    A file called `config.json` is not looked at: many other tools write one.
+    """
+    try:
+        return _config_beside(files), ()
+    except CheckpointError as error:
+        return None, (f"{error}; it is not used",)
 
 
 def _check_order(path: Path, layers: Layers) -> None:
