@@ -387,3 +387,121 @@ def test_layers_that_read_each_other_and_models_used_without_end_are_not_known()
         uses = [[[["x", 0, 0, {}]]], [[["x", 0, 0, {}]]]]
         inner = functional(f"m{depth}", [inner | {"inbound_nodes": uses[0] * 2}], f"m{depth - 1}")
     assert maps_of(inner) == {}
+
+
+# Keras 1
+
+
+def first(rows: int, columns: int, filters: int, **more: Any) -> tuple[str, dict[str, Any]]:
+    """Return a convolution as Keras 1.2 wrote it."""
+    size = {"nb_filter": filters, "nb_row": rows, "nb_col": columns}
+    usual = {"border_mode": "valid", "subsample": [1, 1], "dim_ordering": "tf"}
+    return "Convolution2D", {**size, **usual, **more}
+
+
+FC: tuple[str, dict[str, Any]] = ("Dense", {"output_dim": 2, "name": "fc"})
+SAME = {"border_mode": "same", "subsample": [2, 4]}
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape", "expected"),
+    [
+        pytest.param(
+            [
+                first(64, 1, 16),
+                ("BatchNormalization", {"mode": 0, "axis": 1}),
+                ("SpatialDropout2D", {"p": 0.2}),
+                ("Permute", {"dims": [3, 2, 1]}),
+                first(2, 64, 4, **SAME),
+                first(8, 8, 4, **SAME),
+                FLATTEN,
+                FC,
+            ],
+            [64, 385, 1],
+            ("HWC", (4, 25, 4)),  # 385 / 4 and again, each rounded up
+            id="of EEG, published",
+        ),
+        pytest.param(
+            [
+                *[first(5, 5, n, subsample=[2, 2]) for n in (24, 36, 48)],
+                first(3, 3, 64),
+                first(3, 3, 64),
+                ("Dropout", {"p": 0.5}),
+                FLATTEN,
+                FC,
+            ],
+            [66, 200, 3],
+            ("HWC", (1, 18, 64)),  # as NVIDIA's paper says
+            id="that drives",
+        ),
+        pytest.param(
+            [
+                first(3, 3, 8, dim_ordering="th"),
+                (
+                    "MaxPooling2D",
+                    {"pool_size": [2, 2], "strides": [2, 2], "border_mode": "valid"}
+                    | {"dim_ordering": "th"},
+                ),
+                FLATTEN,
+                FC,
+            ],
+            [3, 9, 7],
+            ("CHW", (8, 3, 2)),
+            id="channels first",
+        ),
+        pytest.param(
+            [
+                (
+                    "Convolution1D",
+                    {"nb_filter": 4, "filter_length": 20, "subsample_length": 1}
+                    | {"border_mode": "valid"},
+                ),
+                ("MaxPooling1D", {"pool_length": 2, "stride": 2, "border_mode": "valid"}),
+                FLATTEN,
+                FC,
+            ],
+            [152, 1],
+            ("LC", (66, 4)),
+            id="1-D",
+        ),
+        pytest.param(
+            [
+                (
+                    "Convolution3D",
+                    {"nb_filter": 2, "border_mode": "valid", "dim_ordering": "tf"}
+                    | {"subsample": [1, 1, 2]}
+                    | {f"kernel_dim{n}": n for n in (1, 2, 3)},
+                ),
+                FLATTEN,
+                FC,
+            ],
+            [5, 6, 7, 1],
+            ("DHWC", (5, 5, 3, 2)),
+            id="3-D",
+        ),
+    ],
+)
+def test_what_keras_1_wrote(
+    layers: Layers, shape: list[int | None], expected: tuple[str, tuple[int, ...]]
+) -> None:
+    assert maps_of(sequential(layers, shape)) == {"fc": expected}
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"), [("concat", 8), ("sum", 4), ("max", 4), ("cos", None)]
+)
+def test_maps_that_keras_1_merged(mode: str, channels: int | None) -> None:
+    def node(kind: str, settings: dict[str, Any], name: str, *reads: str) -> dict[str, Any]:
+        uses = [[[read, 0, 0] for read in reads]] if reads else []
+        return layer(kind, settings | {"name": name}, 0) | {"name": name, "inbound_nodes": uses}
+
+    layers = [
+        node("InputLayer", {"batch_input_shape": [None, 6, 5, 1]}, "in"),
+        node(*first(3, 3, 4), "a", "in"),
+        node(*first(3, 3, 4), "b", "in"),
+        node("Merge", {"mode": mode, "concat_axis": -1}, "both", "a", "b"),
+        node("Flatten", {}, "flat", "both"),
+        node("Dense", {"output_dim": 2}, "fc", "flat"),
+    ]
+    expected = {"fc": ("HWC", (4, 3, channels))} if channels else {}
+    assert maps_of(functional("m", layers, "fc")) == expected

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fcn_convert.errors import CheckpointError
+from fcn_convert.formats.keras_first import translated
 from fcn_convert.tensors import MAX_TENSORS, shown
 
 MAX_DEPTH = 32
@@ -90,12 +91,13 @@ def _layer(data: Any, depth: int) -> LayerConfig | None:
         settings = {"layers": settings}
     if not isinstance(kind, str) or not isinstance(settings, dict):
         return None
+    kind, settings = translated(kind.rpartition(">")[2], settings)
     name = settings.get("name") or data.get("name") or ""
     listed, nodes = settings.get("layers"), data.get("inbound_nodes")
     layers = [_layer(each, depth + 1) for each in listed] if isinstance(listed, list) else []
     return LayerConfig(
         name if isinstance(name, str) else shown(str(name)),
-        kind.rpartition(">")[2],
+        kind,
         settings,
         tuple(layer for layer in layers if layer),
         _layer(settings.get("layer"), depth + 1),
