@@ -459,6 +459,47 @@ def test_torchscript_whose_code_is_missing_loses_no_weights(tmp_path: Path) -> N
         open_checkpoint(path)
 
 
+class OfItsOwnState(nn.Module):
+    """Keeps a weight as a quantized module of PyTorch 1.5 does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packed = torch.ones(2, 3)
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[int, torch.Tensor, bool]:  # type: ignore[override]
+        return 2, self.packed, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[int, torch.Tensor, bool]) -> None:
+        self.packed = state[1]
+        self.training = state[2]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.packed
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_of_a_module_with_a_state_of_its_own_loses_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    torch.jit.save(torch.jit.script(nn.Sequential(nn.Linear(4, 2), OfItsOwnState())), path)
+    with (
+        open_checkpoint(path) as checkpoint,
+        pytest.raises(CheckpointError, match="1 is packed for quantized kernels: safetensors"),
+    ):
+        checkpoint.state_dict(None)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_names_of_tch_have_dots_again(tmp_path: Path) -> None:
+    path = tmp_path / "m.ot"
+    flat = nn.Module()
+    for name, tensor in net().state_dict().items():
+        flat.register_buffer(name.replace(".", "|"), tensor)
+    torch.jit.save(torch.jit.script(flat), path)
+    check(path, net().state_dict())
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_frozen_torchscript_has_no_names(tmp_path: Path) -> None:
     path = tmp_path / "m.pt"

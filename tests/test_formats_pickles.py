@@ -411,6 +411,13 @@ def test_an_object_that_holds_arrays_is_read_in_every_protocol(
         assert checkpoint.state_dict(None).tensors.keys() == {"fc.weight"}
 
 
+def test_two_names_that_are_one_text_are_not_one_tensor(tmp_path: Path) -> None:
+    path = tmp_path / "m.pkl"
+    path.write_bytes(pickle.dumps({"w": np.ones((2, 3)), b"w": np.zeros((2, 3))}))
+    with pytest.raises(CheckpointError, match="has two tensors called 'w'"):
+        open_checkpoint(path)
+
+
 def test_build_gives_state(place: Path) -> None:
     node = read(place, b"cx\nY\n)\x81}\x8c\x01aK\x01sb.")
     assert isinstance(node, Call)

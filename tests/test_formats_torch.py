@@ -407,16 +407,20 @@ def test_a_quantized_model_is_not_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("whole", [False, True], ids=["state dict", "module"])
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_quantized_dense_layers_are_not_left_out(tmp_path: Path, *, zipped: bool) -> None:
-    """Their weights lie packed in tuples, with the biases, beside convolutions that can be read."""
+def test_quantized_dense_layers_are_not_left_out(
+    tmp_path: Path, *, zipped: bool, whole: bool
+) -> None:
+    """Their weights lie packed, with the biases, beside convolutions that can be read."""
     path = tmp_path / "m.pt"
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(18, 4), nn.Linear(4, 2, False))
     quantized = torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, torch.qint8)
-    save(path, quantized.state_dict(), zipped=zipped)
+    save(path, quantized if whole else quantized.state_dict(), zipped=zipped)
+    reason = "is packed for quantized kernels" if whole else "is quantized"
     sentence = (
-        r"2\._packed_params\._packed_params is quantized, 3\._packed_params\._packed_params is "
-        r"quantized: safetensors holds dense tensors"
+        rf"2\._packed_params\._packed_params {reason}, 3\._packed_params\._packed_params {reason}"
+        ": safetensors holds dense tensors"
     )
     with pytest.raises(CheckpointError, match=sentence):
         opened(path).state_dict(None)

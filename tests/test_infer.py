@@ -116,6 +116,13 @@ def test_what_is_no_head_has_its_reason(
     assert name not in dense.heads
 
 
+@pytest.mark.parametrize(("name", "is_head"), [("qlinear", True), ("q_linear", False)])
+def test_a_layer_for_quantized_training_is_no_query(name: str, *, is_head: bool) -> None:
+    shapes = {"conv.weight": (8, 1, 3, 3), f"fc1.{name}.weight": (32, 288)}
+    dense = find_heads(Network(index_of(shapes)))
+    assert (f"fc1.{name}" in dense.heads) == is_head
+
+
 @pytest.mark.parametrize(
     ("kernels", "features", "expected"),
     [

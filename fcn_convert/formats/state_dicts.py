@@ -42,6 +42,9 @@ MODULE_NOTE = (
 FOREIGN_ROLES = KNOWN_ROLES.keys() - {"weight", "bias", "0", "1"}
 """What arrays are called where layers are dictionaries, as in TensorFlow's ports."""
 ROLES = FOREIGN_ROLES | {"weight", "bias", "running_mean", "running_var"}
+_SCRIPT_OBJECT = "torch.ScriptObject"
+"""How a quantized module of PyTorch holds its weights, as an attribute like any other."""
+PACKED = "packed for quantized kernels"
 _MAX_PACKED = 2
 """Tensors of a quantized layer: weight and bias."""
 MAX_LAYER_LIST = 4
@@ -154,6 +157,8 @@ class Search:
                 left_out.append(LeftOut(_key_name(name), "its name is no text"))
                 continue
             name = text
+            if name in tensors:
+                raise RecordError(f"has two tensors called {shown(name)}")
             try:
                 record = _record(node)
                 if isinstance(record, Tensor):
@@ -224,6 +229,9 @@ class Search:
         for name, value in [*parameters.items(), *saved]:
             if value is not None and isinstance(name, str):
                 yield self._named(prefix + name), value
+        for name, value in attributes_of(module).items():
+            if class_name(value) == _SCRIPT_OBJECT and isinstance(name, str):
+                yield self._named(prefix + name), Unreadable(PACKED)
         for name, child in submodules.items():
             if child is None or not isinstance(name, str):
                 continue

@@ -18,8 +18,8 @@ from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import Call, Global, Node
 from fcn_convert.formats.records import RecordError, Unreadable
 from fcn_convert.formats.source import Files, Readable
-from fcn_convert.formats.state_dicts import MAX_MODULES, Search
-from fcn_convert.formats.torch_records import attributes_of
+from fcn_convert.formats.state_dicts import MAX_MODULES, PACKED, Search
+from fcn_convert.formats.torch_records import attributes_of, tensor_of
 from fcn_convert.formats.torch_zip import Archive, folders_of
 from fcn_convert.formats.zip_directory import Member, check_stored, checksums, text_of
 from fcn_convert.tensors import Index, shown
@@ -28,6 +28,9 @@ MAX_CODE = 64 << 20
 """Bytes of source looked through."""
 MAX_WALKED = 16 << 20
 """Attributes looked at and characters of modules' names, all together: modules may be shared."""
+_SEPARATOR = "|"
+"""Between the parts of a name in a file of tch, PyTorch's binding for Rust: TorchScript has no dots
+in the names of attributes, and nobody else bars."""
 _CLASS = re.compile(
     r"^class (\w+)\(Module\):\n((?:  __(?:parameters|buffers)__ = \[[^\]\n]*\]\n)*)", re.MULTILINE
 )
@@ -89,9 +92,9 @@ class _Modules:
             if not isinstance(name, str) or value is None or saved is None:
                 continue
             if name in saved:
-                yield prefix + name, value
-            elif _class_of(value).startswith(_PACKED):
-                yield prefix + name, Unreadable("packed for quantized kernels")
+                yield prefix + name.replace(_SEPARATOR, "."), value
+            elif _class_of(value).startswith(_PACKED) or _holds_weights_of_its_own(value):
+                yield prefix + name, Unreadable(PACKED)
             elif self._saved(value) is not None:
                 yield from self.entries(value, f"{prefix}{name}.", depth + 1)
 
@@ -113,6 +116,12 @@ class _Modules:
         code = text_of(self.file, member, MAX_CODE - self.read + member.nbytes)
         for match in _CLASS.finditer(code.decode("utf-8", "replace")):
             yield match[1], frozenset(_NAME.findall(match[2]))
+
+
+def _holds_weights_of_its_own(node: Node) -> bool:
+    """Return whether a module is kept as what its `__getstate__` gave, as older quantized ones."""
+    state = node.state if isinstance(node, Call) else None
+    return isinstance(state, tuple) and any(tensor_of(value) is not None for value in state)
 
 
 def _class_of(node: Node) -> str:

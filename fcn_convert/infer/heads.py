@@ -17,7 +17,7 @@ from fcn_convert.layers import BIAS
 from fcn_convert.tensors import parent
 
 _ATTENTION = re.compile(
-    r"(to_)?(q|k|v|kv|qkv|query|key|value)(_?(proj|linear|lin))?|w[qkv]|c_attn|in_proj", re.ASCII
+    r"(to_)?(q|k|v|kv|qkv|query|key|value)(_?proj|_linear|_lin)?|w[qkv]|c_attn|in_proj", re.ASCII
 )
 _EMBEDDING = re.compile(r"(^|[._])(embed(ding)?s?|wte|wpe|tok(en)?s?|vocab)", re.ASCII)
 _NUMBER = re.compile(r"\d+", re.ASCII)
