@@ -397,6 +397,17 @@ def test_a_state_dict_that_lies_does_not_hide_another(tmp_path: Path) -> None:
         opened(path).state_dict("other")
 
 
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
+def test_a_method_saved_without_its_brackets_is_the_module(tmp_path: Path, *, zipped: bool) -> None:
+    path = tmp_path / "m.pt"
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(18, 4))
+    save(path, net.state_dict, zipped=zipped)
+    found = opened(path).state_dict(None).tensors
+    assert {name: tensor.shape for name, tensor in found.items()} == {
+        name: tuple(tensor.shape) for name, tensor in net.state_dict().items()
+    }
+
+
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_a_quantized_model_is_not_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "m.pt"

@@ -17,6 +17,7 @@ from fcn_convert.formats.torch_records import (
     class_name,
     mapping_of,
     members_of,
+    owner_of_method,
     tensor_of,
 )
 from fcn_convert.tensors import MAX_TENSORS, Index, LeftOut, StateDict, TensorInfo, shown
@@ -93,6 +94,7 @@ class Search:
 
     def _visit(self, path: str, node: Node, depth: int) -> bool:
         """Collect the state dicts under `node`; return whether there are any."""
+        node = owner_of_method(node)
         if _is_module(node):
             self.from_modules = True
             return self._collect(path, self._module_entries(node))

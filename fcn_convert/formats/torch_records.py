@@ -250,6 +250,14 @@ def attributes_of(node: Node) -> dict[Node, Node]:
     return mapping_of(state) or {}
 
 
+def owner_of_method(node: Node) -> Node:
+    """Return the module of `model.state_dict`, saved without the brackets that call it."""
+    match node:
+        case Call(Global("builtins" | "__builtin__", "getattr"), (owner, "state_dict")):
+            return owner
+    return node
+
+
 def class_name(node: Node) -> str:
     """Name what a node would have been, for messages."""
     if isinstance(node, Call):
