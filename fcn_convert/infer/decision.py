@@ -113,7 +113,8 @@ def _order(maps: Maps, fmap: FeatureMap, evidence: Evidence, because: tuple[str,
     candidates = maps.candidates if maps.likeliest is None else (fmap,)
     said = f"neighbours under it are alike: {_shown(own)}"
     if usual.z >= CLEARLY_BEST * own.z:
-        agree = f"the weights agree: {_shown(usual)}{_against(usual, evidence)}"
+        agrees = "agree" if usual.z >= own.z else "do not speak against it"
+        agree = f"the weights {agrees}: {_shown(usual)}{_against(usual, evidence)}"
         invisible = "" if len(fmap.kernel) == 1 else "; a swap of H and W would look the same"
         return Decision(default, (*because, agree + invisible))
     same = alike(own.reading, candidates)
@@ -128,9 +129,10 @@ def _order(maps: Maps, fmap: FeatureMap, evidence: Evidence, because: tuple[str,
     if len(same) == 1 and not rivals:
         return Decision(same[0], (*because, f"{said}, against {_shown(usual)}"))
     every = (*same, *(r for s in rivals for r in alike(s.reading, candidates)))
+    near = f"; {_shown(rivals[0])} is not far from it" if rivals else ""
     remark = (
         f"the weights show that it is not flattened {default.flatten} ({_shown(usual)}, against "
-        f"{_shown(own)}), but not which axis is H and which is W"
+        f"{_shown(own)}{near}), but not which axis is H and which is W"
     )
     return Decision(None, (*because, remark), every)
 
