@@ -491,6 +491,16 @@ def test_torchscript_of_a_module_with_a_state_of_its_own_loses_no_weights(tmp_pa
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_names_of_torchscript_may_hold_brackets(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    flat = nn.Linear(3, 2)
+    flat.register_buffer("x]", torch.ones(2))
+    flat.register_buffer("scale", torch.ones(3))
+    torch.jit.save(torch.jit.trace(flat, torch.ones(3)), path)
+    check(path, flat.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_names_of_tch_have_dots_again(tmp_path: Path) -> None:
     path = tmp_path / "m.ot"
     flat = nn.Module()

@@ -411,6 +411,53 @@ def test_an_object_that_holds_arrays_is_read_in_every_protocol(
         assert checkpoint.state_dict(None).tensors.keys() == {"fc.weight"}
 
 
+class Stored:
+    """Made by a call, and then given a state or items, as no library does with a tensor."""
+
+    def __init__(self, made: object, state: object = None, items: object = ()) -> None:
+        self.reduced = made, state, items
+
+    def __reduce__(self) -> Any:
+        made, state, items = self.reduced
+        function, arguments, *own = made.__reduce_ex__(2)  # type: ignore[misc]
+        return function, arguments, state or next(iter(own), None), None, iter(items)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("payload", "sentence"),
+    [
+        pytest.param(lambda: Stored(torch.ones(2), state=(1,)), "changed after it was", id="build"),
+        pytest.param(lambda: Stored(torch.ones(2), items=[(0, 7.0)]), "changed after", id="items"),
+        pytest.param(lambda: Stored(np.ones(2), items=[(0, 7.0)]), "changed after", id="array"),
+        pytest.param(
+            lambda: Made(
+                torch._utils._rebuild_parameter_with_state,
+                *(torch.ones(2), False, OrderedDict(), {"data": torch.zeros(2)}),
+            ),
+            "changed after it was made",
+            id="its-data",
+        ),
+        pytest.param(
+            lambda: Made(OrderedDict, {"w": np.ones(2)}), "in a way that no library", id="dict"
+        ),
+        pytest.param(lambda: Made(dict, [("w", np.ones(2))]), "in a way that no", id="pairs"),
+    ],
+)
+def test_what_is_other_than_its_call_says_is_refused(
+    tmp_path: Path, payload: Callable[[], object], sentence: str
+) -> None:
+    path = tmp_path / "m.pkl"
+    path.write_bytes(pickle.dumps({"v": np.ones(3), "w": payload()}))
+    with pytest.raises(CheckpointError, match=sentence):
+        open_checkpoint(path).state_dict(None)
+
+
+def test_a_number_that_python_takes_for_an_octal_one_is_refused(place: Path) -> None:
+    with pytest.raises(CheckpointError, match="begins with a zero"):
+        read(place, b"I010\n.")
+    assert read(place, b"(I00\nI01\nI0\nt.") == (False, True, 0)
+
+
 def test_two_names_that_are_one_text_are_not_one_tensor(tmp_path: Path) -> None:
     path = tmp_path / "m.pkl"
     path.write_bytes(pickle.dumps({"w": np.ones((2, 3)), b"w": np.zeros((2, 3))}))

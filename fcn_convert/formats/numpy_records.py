@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from math import prod
 
 from fcn_convert.formats.pickle_machine import Call, Global, Node, Opaque, PlacedBytes
-from fcn_convert.formats.records import RecordError, Unreadable, check_naturals, sizes_of
+from fcn_convert.formats.records import CHANGED, RecordError, Unreadable, check_naturals, sizes_of
 from fcn_convert.formats.source import Files
 from fcn_convert.tensors import (
     DTYPES,
@@ -76,6 +76,9 @@ def array_of(node: Node) -> Array | Unreadable | None:
     if not isinstance(node, Call) or not isinstance(node.function, Global):
         return None
     path, arguments = node.function.path, node.arguments
+    is_changed = node.items is not None or node.elements is not None
+    if is_changed if path in _RECONSTRUCT else path in _FROM_BUFFER and node.is_changed:
+        raise RecordError(CHANGED)
     if path in _RECONSTRUCT and isinstance(node.state, tuple) and len(node.state) == 5:
         _, shape, dtype, is_fortran, values = node.state
         sizes = sizes_of(shape, "sizes")

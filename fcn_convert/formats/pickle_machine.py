@@ -55,6 +55,11 @@ class Call:
     items: dict[Node, Node] | None = None
     elements: list[Node] | None = None
 
+    @property
+    def is_changed(self) -> bool:
+        """Whether anything was stored into it after it was made."""
+        return (self.state, self.items, self.elements) != (None, None, None)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Persistent:

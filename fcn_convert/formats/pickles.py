@@ -135,6 +135,8 @@ def _big_integer(m: Machine, length: int) -> None:
 def _integer_line(m: Machine) -> None:
     raw = m.window.line()
     booleans = {b"00": False, b"01": True}
+    if raw[:1] == b"0" and len(raw) > 1 and raw not in booleans:
+        raise PickleError("a number begins with a zero, which Python takes for an octal one")
     m.sized(booleans[raw] if raw in booleans else _number(raw, int))
 
 

@@ -26,6 +26,9 @@ def check_naturals(what: str, *values: object) -> None:
         raise RecordError(f"{what} is not a natural number of 64 bits")
 
 
+CHANGED = "it is changed after it was made, as torch.save and pickle.dump never do"
+
+
 def sizes_of(value: object, what: str) -> tuple[int, ...]:
     """Return a tuple or a list of numbers as a tuple; raises RecordError for anything else."""
     if not isinstance(value, tuple | list) or len(value) > MAX_AXES:

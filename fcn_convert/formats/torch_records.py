@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from fcn_convert.errors import printable
 from fcn_convert.formats.pickle_machine import Call, Global, Node, Opaque, Persistent
-from fcn_convert.formats.records import RecordError, Unreadable, check_naturals, sizes_of
+from fcn_convert.formats.records import CHANGED, RecordError, Unreadable, check_naturals, sizes_of
 from fcn_convert.tensors import (
     DTYPES,
     Dtype,
@@ -176,13 +176,24 @@ def tensor_of(node: Node) -> Record | None:
             return None
         if not isinstance(arguments, tuple):
             raise RecordError("the arguments of its rebuilder are no tuple")
+        if node.is_changed and path not in _STATEFUL:
+            raise RecordError(CHANGED)
         if path in _WRAPPERS:
+            _check_attributes(arguments[3:4])
             node = _WRAPPERS[path](arguments)
         elif path in _REBUILDERS:
             return _rebuilt(path, arguments)
         else:
             return Unreadable(_UNREADABLE[path])
     raise RecordError(f"it is wrapped in more than {_MAX_WRAPPED} calls")
+
+
+def _check_attributes(state: tuple[Node, ...]) -> None:
+    """Raise RecordError where the attributes that a tensor is given would replace its values."""
+    for part in state:
+        for given in part if isinstance(part, tuple) else (part,):
+            if {"data", "real", "imag"} & (mapping_of(given) or {}).keys():
+                raise RecordError(CHANGED)
 
 
 def locate(name: str, tensor: Tensor, start: int, nbytes: int) -> TensorInfo:
@@ -232,7 +243,18 @@ def mapping_of(node: Node) -> dict[Node, Node] | None:
         return node
     if not isinstance(node, Call) or not isinstance(node.function, Global):
         return None
-    return (node.items or {}) if node.function.path in _DICTIONARIES else None
+    if node.function.path not in _DICTIONARIES:
+        return None
+    match node.arguments:
+        case () | None:
+            pass
+        case (_,) if node.function.name == "defaultdict":  # what it makes
+            pass
+        case (list() | tuple(),) if node.function.name == "OrderedDict":  # Python 2's pairs
+            pass
+        case _:
+            raise RecordError("a dictionary in it is made in a way that no library writes")
+    return node.items or {}
 
 
 def members_of(node: Node) -> Sequence[Node]:
@@ -306,6 +328,8 @@ def _rebuilt(path: str, arguments: tuple[Node, ...]) -> Record:
     if dtype is None:
         return Unreadable(f"of {storage.type_name.removesuffix('Storage')} values")
     check_naturals("its offset", arguments[1])
+    if isinstance(arguments[2], list) or isinstance(arguments[3], list):
+        raise RecordError("its sizes or strides are a list, which may have changed since")
     shape, strides = torch_sizes_of(arguments[2], "sizes"), torch_sizes_of(arguments[3], "strides")
     if len(shape) != len(strides):
         raise RecordError(f"it has {len(shape)} sizes, but {len(strides)} strides")
@@ -357,6 +381,8 @@ _WRAPPERS: Mapping[str, Callable[[tuple[Node, ...]], Node]] = {
     "torch.autograd.variable.Variable": _first,
 }
 """Calls that yield the tensor of one of their arguments."""
+_STATEFUL = {"torch.nn.parameter.Parameter", "torch.autograd.variable.Variable"}
+"""Those of torch before 0.4, which were given their requires_grad afterwards."""
 
 _UNREADABLE: Mapping[str, str] = {
     "torch._utils._rebuild_qtensor": "quantized",

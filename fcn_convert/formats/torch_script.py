@@ -32,7 +32,10 @@ _SEPARATOR = "|"
 """Between the parts of a name in a file of tch, PyTorch's binding for Rust: TorchScript has no dots
 in the names of attributes, and nobody else bars."""
 _CLASS = re.compile(
-    r"^class (\w+)\(Module\):\n((?:  __(?:parameters|buffers)__ = \[[^\]\n]*\]\n)*)", re.MULTILINE
+    r"^class (\w+)\(Module\):\n((?:  __(?:parameters|buffers)__ = \["
+    r'(?:"(?:[^"\\\n]|\\.)*+"(?:, )?)*+'
+    r"\]\n)*)(  __(?:parameters|buffers)__)?",
+    re.MULTILINE,
 )
 _NAME = re.compile(r'"((?:[^"\\]|\\.)*+)"?')
 """Of one that is never closed the rest is taken, or each quote in it would be tried anew."""
@@ -115,6 +118,8 @@ class _Modules:
         self.read += member.nbytes
         code = text_of(self.file, member, MAX_CODE - self.read + member.nbytes)
         for match in _CLASS.finditer(code.decode("utf-8", "replace")):
+            if match[3]:
+                raise RecordError(f"lists the weights of {shown(match[1])} in a form unknown here")
             yield match[1], frozenset(_NAME.findall(match[2]))
 
 

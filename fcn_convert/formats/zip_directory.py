@@ -110,6 +110,11 @@ def _find_directory(file: Readable) -> tuple[int, int, int]:
             _, *disks, here, count, size, start, comment = _END.unpack_from(tail, at)
             if at + _END.size + comment == len(tail):
                 break
+            # Others take this one all the same: an earlier one would be another archive.
+            raise _ZipError(
+                "its end record does not end where the file does: that is truncated, or has "
+                "bytes behind it"
+            )
         at = tail.rfind(b"PK\x05\x06", 0, at)
     else:
         raise _ZipError("its directory is missing; the file is probably truncated")
@@ -135,8 +140,8 @@ def _find_zip64(file: Readable, end: int) -> tuple[int, int, int, int] | None:
     signature, disk, at, disks = _LOCATOR.unpack(file.pread(end - _LOCATOR.size, _LOCATOR.size))
     if signature != b"PK\x06\x07":
         return None
-    if at + _END64.size > end - _LOCATOR.size:
-        raise _ZipError("its zip64 locator points outside of the file")
+    if at + _END64.size != end - _LOCATOR.size:  # others look there, whatever it says
+        raise _ZipError("its zip64 record does not lie before the locator")
     signature, _, _, _, *others, here, count, size, start = _END64.unpack(
         file.pread(at, _END64.size)
     )

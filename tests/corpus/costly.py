@@ -109,7 +109,7 @@ COSTLY: dict[str, tuple[Callable[[], bytes], str, str]] = {
         "has more modules, or longer names of them, than any network",
         "pt",
     ),
-    "torchscript-of-one-text": (unclosed_quotes, "without named weights", "pt"),
+    "torchscript-of-one-text": (unclosed_quotes, "in a form unknown here", "pt"),
     "zip-of-long-comments": (names_of_gigabytes, "members, or very long names", "pt"),
     "legacy-of-heavy-pickles": (heavy_pickles, OVER, "pt"),
 }

@@ -459,7 +459,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "shape-is-a-number": (lambda: dumped({"w": tensor(shape=4)}), "its sizes are not a tuple"),
     "shape-is-a-circle": (
         lambda: dumped({"w": tensor(shape=with_itself(lambda x: x.append(x), []), stride=(1,))}),
-        "one of its sizes is not a natural number",
+        "its sizes or strides are a list",
     ),
     "shape-is-a-size-of-nothing": (
         lambda: dumped({"w": tensor(shape=Made(torch.Size, 4))}),
