@@ -112,9 +112,8 @@ def find_sources(sources: Iterable[str]) -> Iterator[tuple[Path, Path]]:
     A file is taken as it is. A folder is searched with what is below it, but for hidden files and
     folders, for checkpoints by their suffix. A pattern that the shell has not expanded is expanded
     here. Below a folder or a pattern's fixed part, sub-folders are kept; of a folder of shards its
-    own name, too. Outputs of ours are never
-    taken: not even where the shell has expanded a pattern. Raises BatchError where a source gives
-    nothing.
+    own name, too. Outputs of ours are never taken: not even where the shell has expanded a pattern.
+    Raises BatchError where a source gives nothing.
     """
     for source in (s for s in sources if not Path(s).name.endswith(OUTPUTS)):
         found = list(_expanded(source))

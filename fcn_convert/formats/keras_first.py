@@ -12,7 +12,7 @@ from typing import Any
 _CLASSES: Mapping[str, str] = {
     **{f"Convolution{n}D": f"Conv{n}D" for n in (1, 2, 3)},
     **{f"AtrousConvolution{n}D": f"Conv{n}D" for n in (1, 2)},
-    "SeparableConvolution2D": "SeparableConv2D",
+    **{f"SeparableConvolution{n}D": f"SeparableConv{n}D" for n in (1, 2)},
 }
 _SETTINGS: Mapping[str, str] = {
     "nb_filter": "filters",

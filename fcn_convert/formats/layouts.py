@@ -32,12 +32,11 @@ MLX = {3: "O L I -> O I L", 4: "O H W I -> O I H W", 5: "O D H W I -> O I D H W"
 _CLASSES: Mapping[str, Mapping[int, str]] = {
     "Dense": DENSE,
     **{f"Conv{n}D": CONVOLUTION for n in (1, 2, 3)},
-    **{f"Convolution{n}D": CONVOLUTION for n in (1, 2, 3)},
     **{f"Conv{n}DTranspose": TRANSPOSED for n in (1, 2, 3)},
     **{f"Convolution{n}DTranspose": TRANSPOSED for n in (2, 3)},
     **{f"DepthwiseConv{n}D": DEPTHWISE for n in (1, 2)},
 }
-_SEPARABLE = {f"Separable{kind}{n}D" for kind in ("Conv", "Convolution") for n in (1, 2)}
+_SEPARABLE = {f"SeparableConv{n}D" for n in (1, 2)}
 _NAMED_ONLY = {
     *("BatchNormalization", "SyncBatchNormalization", "LayerNormalization"),
     *("GroupNormalization", "RMSNormalization", "PReLU", "Embedding"),

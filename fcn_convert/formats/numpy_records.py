@@ -76,8 +76,10 @@ def array_of(node: Node) -> Array | Unreadable | None:
     if not isinstance(node, Call) or not isinstance(node.function, Global):
         return None
     path, arguments = node.function.path, node.arguments
-    is_changed = node.items is not None or node.elements is not None
-    if is_changed if path in _RECONSTRUCT else path in _FROM_BUFFER and node.is_changed:
+    if path in _FROM_BUFFER and node.is_changed:
+        raise RecordError(CHANGED)
+    # What `_reconstruct` makes is empty: its state is all that it holds.
+    if path in _RECONSTRUCT and (node.items, node.elements) != (None, None):
         raise RecordError(CHANGED)
     if path in _RECONSTRUCT and isinstance(node.state, tuple) and len(node.state) == 5:
         _, shape, dtype, is_fortran, values = node.state

@@ -108,16 +108,16 @@ def _find_directory(file: Readable) -> tuple[int, int, int]:
     while at >= 0:
         if at + _END.size <= len(tail):
             _, *disks, here, count, size, start, comment = _END.unpack_from(tail, at)
-            if at + _END.size + comment == len(tail):
-                break
-            # Others take this one all the same: an earlier one would be another archive.
-            raise _ZipError(
-                "its end record does not end where the file does: that is truncated, or has "
-                "bytes behind it"
-            )
+            break
         at = tail.rfind(b"PK\x05\x06", 0, at)
     else:
         raise _ZipError("its directory is missing; the file is probably truncated")
+    if at + _END.size + comment != len(tail):
+        # Others take this one all the same: an earlier one would be another archive.
+        raise _ZipError(
+            "its end record does not end where the file does: that is truncated, or has bytes "
+            "behind it"
+        )
     end = tail_start + at
     wide = _find_zip64(file, end)
     if set(disks) - ({0, _IN_ZIP64_SHORT} if wide else {0}) or here != count:
