@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from fcn_convert import convert
 from fcn_convert.cli import app
+from fcn_convert.formats import open_checkpoint
 from fcn_convert.formats.keras_config import read_config
 from fcn_convert.formats.keras_maps import flattened_maps
 
@@ -505,3 +506,226 @@ def test_maps_that_keras_1_merged(mode: str, channels: int | None) -> None:
     ]
     expected = {"fc": ("HWC", (4, 3, channels))} if channels else {}
     assert maps_of(functional("m", layers, "fc")) == expected
+
+
+TH = {"dim_ordering": "th"}
+CONV_1D = {"nb_filter": 4, "filter_length": 3, "subsample_length": 2, "border_mode": "full"}
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape", "expected"),
+    [
+        pytest.param(
+            [first(3, 3, 8, **TH), ("ZeroPadding2D", {"padding": [1, 2]}), FLATTEN, FC],
+            [3, 9, 7],
+            ("CHW", (8, 7 + 1 + 1, 5 + 2 + 2)),
+            id="padded, channels first, which a padding does not say",
+        ),
+        pytest.param(
+            [("UpSampling2D", {"size": [2, 3]}), first(3, 3, 8, **TH), FLATTEN, FC],
+            [3, 9, 7],
+            ("CHW", (8, 2 * 9 - 2, 3 * 7 - 2)),
+            id="as a later layer says",
+        ),
+        pytest.param(
+            [
+                first(3, 3, 8, **TH),
+                ("Cropping2D", {"cropping": [[1, 0], [0, 1]]}),
+                ("Permute", {"dims": [2, 3, 1]}),
+                first(1, 1, 2),
+                FLATTEN,
+                FC,
+            ],
+            [3, 9, 7],
+            None,
+            id="two orders, and nothing tells which",
+        ),
+        pytest.param(
+            [first(3, 3, 8), ("ZeroPadding2D", {"padding": [1, 2, 3, 4]}), FLATTEN, FC],
+            [9, 7, 3],
+            ("HWC", (7 + 1 + 2, 5 + 3 + 4, 8)),
+            id="top, bottom, left, right",
+        ),
+        pytest.param(
+            [first(3, 3, 8), ("ZeroPadding2D", {"padding": {"top_pad": 3}}), FLATTEN, FC],
+            [9, 7, 3],
+            ("HWC", (7 + 3, 5, 8)),
+            id="padding by name",
+        ),
+        pytest.param(
+            [
+                ("ZeroPadding1D", {"padding": {"left_pad": 2, "right_pad": 1}}),
+                ("Convolution1D", CONV_1D | {"border_mode": "valid", "subsample_length": 1}),
+                FLATTEN,
+                FC,
+            ],
+            [10, 1],
+            ("LC", (10 + 2 + 1 - 2, 4)),
+            id="padding by name, 1-D",
+        ),
+        pytest.param(
+            [("Convolution1D", CONV_1D), FLATTEN, FC],
+            [10, 1],
+            ("LC", (6, 4)),  # of 10 + 3 - 1 places, every other one
+            id="full",
+        ),
+        pytest.param(
+            [
+                ("AtrousConvolution2D", first(3, 3, 8)[1] | {"atrous_rate": [2, 1]}),
+                ("SReLU", {}),
+                FLATTEN,
+                FC,
+            ],
+            [9, 7, 3],
+            ("HWC", (9 - 4, 7 - 2, 8)),
+            id="atrous",
+        ),
+    ],
+)
+def test_what_keras_1_did_not_say_or_said_otherwise(
+    layers: Layers, shape: list[int | None], expected: tuple[str, tuple[int, ...]] | None
+) -> None:
+    assert maps_of(sequential(layers, shape)) == ({"fc": expected} if expected else {})
+
+
+def branch(name: str, filters: int, columns: int = 7) -> dict[str, Any]:
+    """Return a model of one layer, as Keras 1 wrote it into a Merge."""
+    kind, settings = first(3, 3, filters)
+    settings |= {"name": name, "batch_input_shape": [None, 9, columns, 3]}
+    return {"class_name": "Sequential", "config": [layer(kind, settings, 0)]}
+
+
+def merging(mode: str, *branches: Any, **more: Any) -> list[dict[str, Any]]:
+    """Return the layers of a Sequential that merges others."""
+    settings = {"name": f"merge_{mode}", "mode": mode, "mode_type": "raw", "concat_axis": -1}
+    merge = layer("Merge", {**settings, **more, "layers": list(branches)}, 0)
+    return [merge, layer("Flatten", {"name": "flat"}, 1), layer(FC[0], FC[1], 2)]
+
+
+OUTER = [
+    merging("concat", branch("a", 4), branch("b", 8), name="inner")[0],
+    layer("ELU", {"name": "elu"}, 0),
+]
+GRAPH = functional(
+    "graph",
+    [
+        layer("InputLayer", {"name": "in", "batch_input_shape": [None, 9, 7, 3]}, 0)
+        | {"inbound_nodes": []},
+        layer(*first(3, 3, 2, name="c"), 0) | {"inbound_nodes": [[["in", 0, 0]]]},
+        layer(*first(1, 1, 99, name="d"), 0) | {"inbound_nodes": [[["c", 0, 0]]]},
+    ],
+    "c",
+)
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        pytest.param(merging("concat", branch("a", 4), branch("b", 8)), 12, id="joined"),
+        pytest.param(merging("mul", branch("a", 4), branch("b", 4)), 4, id="multiplied"),
+        pytest.param(
+            merging("concat", GRAPH, branch("b", 8)), 10, id="the output of a graph, not its last"
+        ),
+        pytest.param(
+            merging("concat", {"class_name": "Sequential", "config": OUTER}, branch("e", 1)),
+            13,
+            id="merged twice",
+        ),
+        pytest.param(merging("dot", branch("a", 4), branch("b", 4)), None, id="a product"),
+        pytest.param(
+            merging("sum", branch("a", 4), branch("b", 4), mode_type="function"),
+            None,
+            id="a function that is called as a mode",
+        ),
+        pytest.param(
+            merging("concat", branch("a", 4), branch("b", 8, columns=8)), None, id="of two sizes"
+        ),
+        pytest.param(merging("concat", branch("a", 4), branch("a", 8)), None, id="of one name"),
+        pytest.param(merging("concat", branch("a", 4), 7, None), None, id="of nothing"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["to_json", "get_config"])
+def test_models_that_keras_1_merged(
+    layers: list[dict[str, Any]], expected: int | None, *, whole: bool
+) -> None:
+    data: Any = {"class_name": "Sequential", "config": layers} if whole else layers
+    assert maps_of(data) == ({"fc": ("HWC", (7, 5, expected))} if expected else {})
+
+
+def test_merges_inside_of_each_other_without_end_are_not_followed() -> None:
+    inner = branch("a", 4)
+    for at in range(400):
+        merge = layer("Merge", {"name": f"m{at}", "mode": "sum", "layers": [inner]}, 0)
+        inner = {"class_name": "Sequential", "config": [merge]}
+    assert maps_of(inner) == {}
+
+
+@pytest.mark.heavy
+@pytest.mark.filterwarnings("ignore")
+def test_keras_has_the_sizes_of_what_keras_1_wrote(keras: Any) -> None:
+    k = keras.layers
+    rows = [
+        (
+            k.Conv2D(6, (5, 3), strides=(2, 1), padding="same"),
+            first(5, 3, 6, subsample=[2, 1], border_mode="same"),
+        ),
+        (
+            k.MaxPooling2D((3, 2), strides=(2, 2)),
+            ("MaxPooling2D", {"pool_size": [3, 2], "strides": [2, 2], "border_mode": "valid"}),
+        ),
+        (
+            k.SeparableConv2D(7, 3),
+            ("SeparableConvolution2D", first(3, 3, 7)[1] | {"depth_multiplier": 1}),
+        ),
+        (k.ZeroPadding2D(((1, 2), (0, 3))), ("ZeroPadding2D", {"padding": [1, 2, 0, 3]})),
+        (
+            k.Conv2D(4, 3, dilation_rate=(1, 2)),
+            ("AtrousConvolution2D", first(3, 3, 4)[1] | {"atrous_rate": [1, 2]}),
+        ),
+        (k.UpSampling2D((2, 3)), ("UpSampling2D", {"size": [2, 3]})),
+        (k.Flatten(), FLATTEN),
+    ]
+    model = keras.Sequential([k.Input((52, 47, 3)), *(new for new, _ in rows)])
+    expected = tuple(model.layers[-1].input.shape[1:])
+    found = maps_of(sequential([*(old for _, old in rows), FC], [52, 47, 3]))
+    assert found == {"fc": ("HWC", expected)}
+
+
+@pytest.mark.heavy
+def test_the_configuration_of_another_model_is_not_used(tmp_path: Path) -> None:
+    path = tmp_path / "net.h5"
+    network(path, None)
+    other = [("Conv2DTranspose", {"filters": 3}), FLATTEN, ("Dense", {"name": "other"})]
+    (tmp_path / "net.json").write_text(json.dumps(sequential(other, [9, 7, 3])), encoding="utf-8")
+    report = convert(path, {"feature_map": [8, 7, 5]}, tmp_path / "o.safetensors")
+    [note] = report.notes
+    assert note.endswith("net.json: describes a model without the layer 'fc'; it is not used")
+    assert load_file(tmp_path / "o.safetensors")["layer_0.weight"].shape == (8, 3, 3, 3)
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("broken", ["a zip file cut off", "a FIFO"])
+def test_what_is_no_configuration_hides_none(tmp_path: Path, broken: str) -> None:
+    path = tmp_path / "net.h5"
+    network(path, None)
+    if broken == "a FIFO":
+        os.mkfifo(tmp_path / "net.keras")  # to open it would wait for ever
+    else:
+        (tmp_path / "net.keras").write_bytes(b"PK\x03\x04, and no more")
+    data = sequential([CONV_VALID, FLATTEN, DENSE], [9, 7, 3])["config"]["layers"]
+    (tmp_path / "net.json").write_text(json.dumps(data), encoding="utf-8")
+    with open_checkpoint(path) as checkpoint:
+        flat = checkpoint.state_dict(None).flattened["fc"]
+        [note] = checkpoint.index.notes
+        assert [file.path.name for file in checkpoint.files] == ["net.h5", "net.json"]
+    assert flat is not None
+    assert (flat.axes, flat.sizes) == ("HWC", (7, 5, 8))
+    assert "net.keras: " in note
+
+
+@pytest.mark.heavy
+def test_a_file_is_not_its_own_configuration(tmp_path: Path) -> None:
+    network(tmp_path / "net.keras", None)  # HDF5, as Keras 2 wrote by any name
+    with open_checkpoint(tmp_path / "net.keras") as checkpoint:
+        assert len(checkpoint.files) == 1
+        assert checkpoint.index.notes == ()

@@ -152,6 +152,19 @@ def test_the_order_of_theano_is_refused(h5py: Any, tmp_path: Path) -> None:
         open_checkpoint(path)
 
 
+def test_the_order_of_theano_is_refused_where_only_the_configuration_tells_it(
+    h5py: Any, tmp_path: Path
+) -> None:
+    square = {"kernel": some(3, 2, 3, 3), "bias": some(3)}  # as many columns as outputs
+    settings = {"name": "block1_conv1", "dim_ordering": "th"}
+    config = {"class_name": "Convolution2D", "config": settings}
+    about = {"model_config": json.dumps({**CONFIG, "config": [config]}).encode()}
+    layers = {"block1_conv1": square}
+    path = save(h5py, tmp_path / "m.h5", 1, "model_weights", layers, **about)
+    with pytest.raises(CheckpointError, match=r"'block1_conv1' is \[3, 2, 3, 3\], in the order of"):
+        open_checkpoint(path)
+
+
 def test_the_backend_of_theano_is_refused(h5py: Any, tmp_path: Path) -> None:
     path = save(h5py, tmp_path / "m.h5", 2, backend=b"theano")
     with pytest.raises(CheckpointError, match="was written with Theano, which flips kernels"):

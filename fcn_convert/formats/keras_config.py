@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fcn_convert.errors import CheckpointError
-from fcn_convert.formats.keras_first import translated
+from fcn_convert.formats.keras_first import MAX_DEPTH, in_later_words
 from fcn_convert.tensors import MAX_TENSORS, shown
 
-MAX_DEPTH = 32
 Use = tuple[str, int]
 """What a layer gives when it is used for the nth time, from 0: its name, and n."""
 
@@ -70,17 +69,24 @@ def read_config(path: Path, data: Any) -> LayerConfig:
 
     data: as `to_json()` writes it, or `get_config()` gives it.
     """
-    if isinstance(data, dict) and "class_name" not in data and isinstance(data.get("layers"), list):
-        data = {
-            "class_name": "Functional" if "output_layers" in data else "Sequential",
-            "config": data,
-        }
-    found = _layer(data, 0)
-    if found is None:
+    whole = _with_class(data)
+    found = _layer(in_later_words(whole), 0)
+    if found is None or (whole is not data and not found.layers):
         raise CheckpointError(f"{path}: its configuration describes no model of Keras")
     if sum(1 for _ in found.every()) > MAX_TENSORS:
         raise CheckpointError(f"{path}: its configuration has more than {MAX_TENSORS} layers")
     return found
+
+
+def _with_class(data: Any) -> Any:
+    """Return what `get_config()` gives with the class of the model, which its parts tell."""
+    match data:
+        case [*_]:  # of a Sequential, until the first versions of Keras 2
+            return {"class_name": "Sequential", "config": {"layers": data}}
+        case {"layers": [*_]} if "class_name" not in data:
+            kind = "Functional" if "output_layers" in data else "Sequential"
+            return {"class_name": kind, "config": data}
+    return data
 
 
 def _layer(data: Any, depth: int) -> LayerConfig | None:
@@ -91,13 +97,12 @@ def _layer(data: Any, depth: int) -> LayerConfig | None:
         settings = {"layers": settings}
     if not isinstance(kind, str) or not isinstance(settings, dict):
         return None
-    kind, settings = translated(kind.rpartition(">")[2], settings)
     name = settings.get("name") or data.get("name") or ""
     listed, nodes = settings.get("layers"), data.get("inbound_nodes")
     layers = [_layer(each, depth + 1) for each in listed] if isinstance(listed, list) else []
     return LayerConfig(
         name if isinstance(name, str) else shown(str(name)),
-        kind,
+        kind.rpartition(">")[2],
         settings,
         tuple(layer for layer in layers if layer),
         _layer(settings.get("layer"), depth + 1),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fcn_convert.formats.keras_weights import (
     Layers,
     by_names,
     by_numbers,
+    groups_with_weights,
     model_of_groups,
     with_slashes,
 )
@@ -70,7 +72,7 @@ def read_index(files: Files) -> Index:
         return _named(files, arrays)
     if any("/vars/" in path for path in arrays.tensors):
         arrays = with_slashes(arrays)
-        config = _config_beside(files, CONFIG)
+        config = _config_beside(files)
         model = config or model_of_groups(arrays)
         index = _numbered("Keras weights (h5)", file.path, arrays, model)
         return index if config else replace(index, notes=(*index.notes, GROUPS_NOTE))
@@ -107,18 +109,25 @@ def _config(path: Path, raw: bytes) -> LayerConfig:
     return read_config(path, parse_json(path, CONFIG, raw))
 
 
-def _config_beside(files: Files, *others: str) -> LayerConfig | None:
-    """Return the configuration that lies beside a file of nothing but weights, if any.
+def _config_beside(files: Files) -> LayerConfig | None:
+    """Return the configuration that lies beside a file that cannot be read without, if any."""
+    name = next(_names_beside(files.main.path, CONFIG), None)
+    return _config_in(files.opened[files.sibling(name)]) if name else None
+
+
+def _names_beside(path: Path, *others: str) -> Iterator[str]:
+    """Yield what is called as a file's configuration may be, and is there.
 
     others: names that it may have beside those that are made of the file's own.
     """
-    path = files.main.path
     stem = path.name.removesuffix(_SUFFIX) if path.name.endswith(_SUFFIX) else path.stem
     for name in (f"{stem}.keras", f"{stem}.json", *others):
-        if os.path.exists(path.parent / name):
-            beside = files.opened[files.sibling(name)]
-            return _config(beside.path, _text_of_config(beside))
-    return None
+        if name != path.name and os.path.exists(path.parent / name):
+            yield name
+
+
+def _config_in(file: SourceFile) -> LayerConfig:
+    return _config(file.path, _text_of_config(file))
 
 
 def _text_of_config(file: SourceFile) -> bytes:
@@ -137,43 +146,70 @@ def _named(files: Files, arrays: Arrays) -> Index:
     path = files.main.path
     prefix = _WHOLE if _has_names(arrays, _WHOLE) else ""
     raw = arrays.attributes[""].get("model_config")
-    model: LayerConfig | None
+    model: LayerConfig | None = None
     notes: tuple[str, ...] = ()
     if isinstance(raw, str):
         model = _config(path, raw.encode("utf-8", "replace"))
-    else:
-        model, notes = _config_if_any(files)
     _check_backend(path, {**arrays.attributes[""], **arrays.attributes[prefix]})
     try:
+        if model is None:
+            model, notes = _config_if_any(files, groups_with_weights(arrays, prefix))
         layers = by_names(arrays, prefix, model)
     except RecordError as error:
         raise CheckpointError(f"{path}: {error}") from error
     if layers.of_keras_1:
-        _check_order(path, layers)
+        _check_order(path, layers, model)
         notes = (*notes, KERAS_1_NOTE)
     kind = "Keras 1 (h5)" if layers.of_keras_1 else "Keras (h5)"
     index = _index(kind, path, arrays, layers, model)
     return replace(index, notes=(*index.notes, *notes))
 
 
-def _config_if_any(files: Files) -> tuple[LayerConfig | None, tuple[str, ...]]:
-    """Return the configuration beside a file that needs none, or why what lies there is not used.
+def _config_if_any(
+    files: Files, layers: Collection[str]
+) -> tuple[LayerConfig | None, tuple[str, ...]]:
+    """Return the configuration beside a file that needs none, and why what lies there is not used.
 
-    A file called `config.json` is not looked at: many other tools write one.
+    A file called `config.json` is not looked at: many other tools write one. One of another model
+    would say what layers of the same name never were, so it has to have all of these layers.
     """
-    try:
-        return _config_beside(files), ()
-    except CheckpointError as error:
-        return None, (f"{error}; it is not used",)
+    notes: list[str] = []
+    for name in _names_beside(files.main.path):
+        try:
+            with ExitStack() as unused:
+                beside = unused.enter_context(SourceFile(files.main.path.parent / name))
+                model = _config_in(beside)
+                _check_layers(beside.path, model, layers)
+                unused.pop_all()
+        except CheckpointError as error:
+            notes.append(f"{error}; it is not used")
+        else:
+            files.opened.append(beside)
+            return model, tuple(notes)
+    return None, tuple(notes)
 
 
-def _check_order(path: Path, layers: Layers) -> None:
-    """Raise CheckpointError where a kernel of Keras 1 is in Theano's order: out, in, H, W."""
+def _check_layers(path: Path, model: LayerConfig, layers: Collection[str]) -> None:
+    known = {layer.name for layer in model.layers}
+    missing = next((name for name in layers if name not in known), None)
+    if missing is not None:
+        raise CheckpointError(f"{path}: describes a model without the layer {shown(missing)}")
+
+
+def _check_order(path: Path, layers: Layers, model: LayerConfig | None) -> None:
+    """Raise CheckpointError where a kernel of Keras 1 is in Theano's order: out, in, H, W.
+
+    The configuration says so, also of a kernel of as many columns as outputs.
+    """
+    every = model.every() if model else ()
+    said = {each.name for each in every if each.settings.get("dim_ordering") == "th"}
     for layer in layers:
         kernel, bias = layer.arrays.get("kernel"), layer.arrays.get("bias")
-        if kernel and bias and kernel.shape[-1:] != bias.shape:
+        is_swapped = kernel and bias and kernel.shape[-1:] != bias.shape
+        first = kernel or layer.arrays.get("depthwise_kernel")
+        if first and (is_swapped or layer.name in said):
             raise CheckpointError(
-                f"{path}: the kernel of {shown(layer.name)} is {list(kernel.shape)}, in the order "
+                f"{path}: the kernel of {shown(layer.name)} is {list(first.shape)}, in the order "
                 "of Theano (Keras 1, `th`); load and save it with Keras 2 on TensorFlow"
             )
 

@@ -14,6 +14,7 @@ from math import prod
 from typing import Any
 
 from fcn_convert.formats.keras_config import LayerConfig, Use
+from fcn_convert.formats.keras_first import MIXED
 from fcn_convert.tensors import FlattenedMap
 
 MAX_SIZE = 1 << 32
@@ -34,6 +35,7 @@ _UNCHANGED = {
     *("UnitNormalization", "RMSNormalization", "Rescaling", "Normalization"),
     *("RandomFlip", "RandomRotation", "RandomZoom", "RandomTranslation", "RandomContrast"),
     *("RandomBrightness", "RandomShear"),
+    *("ParametricSoftplus", "SReLU"),  # of Keras 1
     "Lambda",  # mostly a scaling; where it is not, the Dense layer's inputs are another number
 }
 _HEIGHT_WIDTH = (("H", "height"), ("W", "width"))
@@ -67,8 +69,10 @@ class _Array:
         axes = _MAPS.get(len(self.sizes) + 1)
         if axes is None or self.is_flat:
             return None
-        first = layer.settings.get("data_format") == "channels_first"
-        return replace(self, axes=f"C{axes[:-1]}" if first else axes)
+        order = layer.settings.get("data_format")
+        if order == MIXED:
+            return None
+        return replace(self, axes=f"C{axes[:-1]}" if order == "channels_first" else axes)
 
     def resized(self, sizes: Mapping[str, Size]) -> _Array:
         """Return it with other sizes along some axes."""
@@ -338,6 +342,8 @@ def _slid(size: Size, window: tuple[int, int, int], padding: Any) -> Size:
         return None
     if padding in ("same", "causal"):
         return -(-size // stride)
+    if padding == "full":  # of Keras 1: wherever the window touches the map
+        return _size(-(-(size + dilation * (width - 1)) // stride))
     return _size((size - dilation * (width - 1) - 1) // stride + 1) if padding == "valid" else None
 
 

@@ -266,3 +266,9 @@ def _path(place: str, name: str) -> str:
 
 def _dotted(*names: str) -> str:
     return ".".join(name.replace("/", ".") for name in names)
+
+
+def groups_with_weights(arrays: Arrays, prefix: str) -> list[str]:
+    """Return the names of the layers that have weights, in a file that names both."""
+    groups = _names(arrays, prefix, "layer_names")
+    return [name for name in groups if _names(arrays, _path(prefix, name), "weight_names")]
