@@ -32,7 +32,7 @@ from fcn_convert.batch.watch import StoppedError, Watch
 from fcn_convert.beside import CHECKPOINT_SUFFIXES
 from fcn_convert.cli import app
 from fcn_convert.conversion import convert
-from fcn_convert.errors import ExistsError, FcnConvertError, SpecError
+from fcn_convert.errors import ExistsError, FcnConvertError, ReportError, SpecError
 from fcn_convert.report import CheckFailedError
 from fcn_convert.report.batch import BatchReport, Piece, Shard, make_batch_report, merged
 from fcn_convert.report.batch_views import show, to_junit, to_markdown
@@ -339,13 +339,13 @@ def test_the_reports_of_all_shards_are_merged_to_the_whole(tree: Path, tmp_path:
     for count, message in (
         (9, "1/9, 3/9, 4/9, 5/9, 6/9, 7/9, 8/9, 9/9"),
         (10**6, "1/1000000, .* 9/1000000 and 999991 more"),
-        (3 * 10**6, "is no JSON report of a batch"),
-        (1, "is no JSON report of a batch"),
-        ("2", "is no JSON report of a batch"),
+        (3 * 10**6, "there is no shard 2/3000000"),
+        (1, "there is no shard 2/1"),
+        (2.5, "is no JSON report of a batch.* at shard.count, Input should be a valid integer.*"),
     ):
         edit_report(reports[1], "shard", "count", value=count)
         missing = invoke("report", "merge", reports[1], "-o", out)
-        assert re.search(f"{message}$|{message}, as", str(missing.exception)), count
+        assert re.search(f"{message}$", str(missing.exception)), count
     edit_report(reports[1], "shard", "count", value=2)
     twice = invoke("report", "merge", *reports, reports[0], out, "-o", tmp_path / "x.json")
     assert "merge reports of different conversions" in str(twice.exception)
@@ -353,11 +353,52 @@ def test_the_reports_of_all_shards_are_merged_to_the_whole(tree: Path, tmp_path:
     assert "only read" in str(over.exception)
 
 
-@pytest.mark.parametrize("text", ["{}", "[]", "x", "null", '{"schema_version": 1}'])
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", "x", "null", "[" * 10**5, "NaN"], ids=lambda text: text[:4]
+)
 def test_what_is_no_report_of_a_batch_cannot_be_merged(tmp_path: Path, text: str) -> None:
     (tmp_path / "r.json").write_text(text)
     result = invoke("report", "merge", tmp_path / "r.json", "-o", tmp_path / "o.json")
     assert "is no JSON report of a batch" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        pytest.param(("schema_version",), 2, id="later-version"),
+        pytest.param(("pieces", 0, "source"), 1, id="source-is-a-number"),
+        pytest.param(("pieces", 0, "outcome"), "done", id="unknown-outcome"),
+        pytest.param(("pieces", 0, "seconds"), "long", id="seconds-are-text"),
+        pytest.param(("pieces", 0, "seconds"), float("nan"), id="seconds-are-nan"),
+        pytest.param(("pieces", 0, "seconds"), 10**400, id="seconds-fit-nowhere"),
+        pytest.param(("pieces", 0, "layers"), [], id="layers-are-a-list"),
+        pytest.param(("pieces", 0, "warnings"), [{}], id="warning-is-an-object"),
+        pytest.param(("pieces", 0, "traceback"), 7, id="traceback-is-a-number"),
+        pytest.param(("pieces",), {"0": {}}, id="pieces-are-an-object"),
+        pytest.param(("shard",), [1, 2], id="shard-is-a-list"),
+        pytest.param(("versions", "torch"), 2.1, id="version-is-a-number"),
+    ],
+)
+def test_a_changed_report_is_not_merged(
+    tmp_path: Path, place: tuple[str | int, ...], value: Any
+) -> None:
+    path = tmp_path / "r.json"
+    report = make_batch_report([Piece("a", "a.out", "converted", 1.0)])
+    path.write_text(json.dumps(report.as_dict()))
+    assert invoke("report", "merge", path, "-o", tmp_path / "o.json").exit_code == 0
+    edit_report(path, *place, value=value)
+    result = invoke("report", "merge", path, "-o", tmp_path / "p.json")
+    assert isinstance(result.exception, ReportError)
+    assert "is no JSON report of a batch" in str(result.exception)
+
+
+def test_a_report_of_more_parts_than_any_has_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "r.json").write_text("[[],{},1]")
+    monkeypatch.setattr("fcn_convert.report.reading.MAX_REPORT_PARTS", 4)
+    result = invoke("report", "merge", tmp_path / "r.json", "-o", tmp_path / "o.json")
+    assert "is JSON of more parts than any report has" in str(result.exception)
 
 
 def test_a_merge_exits_with_the_worst_status_and_joins_versions(tmp_path: Path) -> None:
@@ -420,7 +461,7 @@ def remove_output(_tree: Path, out: Path) -> None:
     (out / "a.fcn.safetensors").unlink()
 
 
-def edit_report(path: Path, *keys: str, value: Any) -> None:
+def edit_report(path: Path, *keys: str | int, value: Any) -> None:
     data = json.loads(path.read_text())
     inner = data
     for key in keys[:-1]:
@@ -455,7 +496,9 @@ def test_what_is_out_of_date_is_done_again(tree: Path, tmp_path: Path, change: A
     assert found.flatten(1).equal(expected)
 
 
-@pytest.mark.parametrize("change", ["bytes", "report", "other-report", "no-report"])
+@pytest.mark.parametrize(
+    "change", ["bytes", "report", "other-report", "no-report", "parts", "no-file's-name"]
+)
 def test_an_output_of_another_origin_is_not_replaced_without_force(
     tree: Path, tmp_path: Path, change: str
 ) -> None:
@@ -468,6 +511,10 @@ def test_an_output_of_another_origin_is_not_replaced_without_force(
         output.write_bytes(raw)
     elif change == "no-report":
         report.unlink()
+    elif change in ("parts", "no-file's-name"):
+        name = 7 if change == "parts" else "a\0b"
+        entry = {"name": name, "bytes": 1, "sha256": None}
+        edit_report(report, "output", "files", value=[entry])
     else:
         report.write_text("[[" if change == "report" else '{"verdict": {"level": "bytes"}}')
     before = output.read_bytes()

@@ -298,7 +298,7 @@ def test_a_changed_report_is_refused(
 def test_what_is_no_report_is_one_sentence(text: str, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(text, encoding="latin-1")
-    with pytest.raises(FcnConvertError, match=r"report\.json: is no JSON report of fcn-convert"):
+    with pytest.raises(FcnConvertError, match=r"report\.json: is no JSON report of a conversion"):
         code_of(path)
 
 

@@ -79,14 +79,15 @@ def _converted(job: Job, progress: Progress | None) -> Piece:
     record = None if job.force else record_beside(output)
     made = record is not None and record.made(output, _tick(progress))
     if record and made and record.covers(job, _tick(progress)):
-        tidy(output, record.path)
+        recorded = report_beside(output)
+        tidy(output, recorded)
         return Piece(
             job.source,
             job.output,
             "up to date",
             0.0,
-            str(record.path),
-            record.layers,
+            str(recorded),
+            len(record.layers),
             record.source.bytes,
             warnings=record.warnings,
         )

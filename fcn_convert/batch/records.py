@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from fcn_convert import __version__
 from fcn_convert.batch.jobs import Job
 from fcn_convert.beside import report_beside, spec_beside
 from fcn_convert.errors import FcnConvertError
 from fcn_convert.formats.source import SourceFile
-from fcn_convert.proof import LEVELS
+from fcn_convert.proof import LEVELS, Level
 from fcn_convert.report import FileEntry, PartEntry
 from fcn_convert.report.reading import read_report
 
@@ -25,18 +23,37 @@ Tick = Callable[[], None]
 
 
 @dataclass(frozen=True)
+class VerdictEntry:
+    """How a conversion ended. level: None for a plan, which proves nothing."""
+
+    passed: bool
+    output: str
+    level: Level | None
+
+
+@dataclass(frozen=True)
+class SpecEntry:
+    """The spec that was used; sha256: of its text."""
+
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Record:
     """What the report beside an output says, as far as it decides what is to be done."""
 
-    path: Path
-    passed: bool
-    level: str
-    version: str
+    verdict: VerdictEntry
+    versions: dict[str, str]
     source: FileEntry
     output: FileEntry
-    spec_sha256: str
-    layers: int
+    spec_file: SpecEntry
+    layers: tuple[object, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the output was put in place."""
+        return self.verdict.passed and self.verdict.output == "written"
 
     def made(self, output: Path, tick: Tick) -> bool:
         """Tell whether the output is as it was recorded, so that making it again loses nothing.
@@ -54,10 +71,11 @@ class Record:
         spec = Path(job.spec) if job.spec else spec_beside(Path(job.source))
         return (
             self.passed
-            and LEVELS.index(self.level) >= LEVELS.index(job.level)
+            and self.verdict.level is not None
+            and LEVELS.index(self.verdict.level) >= LEVELS.index(job.level)
             and not (job.strict and self.warnings)
-            and self.version == __version__
-            and self.spec_sha256 == _sha256(spec, tick)
+            and self.versions.get("fcn-convert") == __version__
+            and self.spec_file.sha256 == _sha256(spec, tick)
             and all(part.sha256 for part in _parts(Path(job.source), self.source).values())
             and _is(Path(job.source), self.source, tick)
         )
@@ -65,32 +83,10 @@ class Record:
 
 def record_beside(output: Path) -> Record | None:
     """Return what is recorded beside an output; None where there is no report, or another's."""
-    path = report_beside(output)
     try:
-        return _parsed(path, json.loads(read_report(path)))
-    except (FcnConvertError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return read_report(report_beside(output), Record, "a conversion")
+    except FcnConvertError:
         return None
-
-
-def _parsed(path: Path, report: Mapping[str, Any]) -> Record:
-    verdict = report["verdict"]
-    LEVELS.index(verdict["level"])  # raises ValueError for a plan's, which has none
-    return Record(
-        path,
-        passed=verdict["passed"] is True and verdict["output"] == "written",
-        level=verdict["level"],
-        version=report["versions"]["fcn-convert"],
-        source=_entry(report["source"]),
-        output=_entry(report["output"]),
-        spec_sha256=report["spec_file"]["sha256"],
-        layers=len(report["layers"]),
-        warnings=tuple(report["warnings"]),
-    )
-
-
-def _entry(recorded: Mapping[str, Any]) -> FileEntry:
-    files = tuple(PartEntry(**part) for part in recorded.get("files", ()))
-    return FileEntry(**{**recorded, "files": files})
 
 
 def _parts(path: Path, entry: FileEntry) -> dict[Path, FileEntry | PartEntry]:
@@ -107,7 +103,7 @@ def _is(path: Path, entry: FileEntry, tick: Tick) -> bool:
 def _is_file(path: Path, entry: FileEntry | PartEntry, tick: Tick) -> bool:
     try:
         same_size = os.stat(path).st_size == entry.bytes
-    except OSError:
+    except (OSError, ValueError):  # a name that no file has
         return False
     return same_size and (entry.sha256 is None or entry.sha256 == _sha256(path, tick))
 

@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fcn_convert.errors import ReportError, printable
+from fcn_convert.errors import ReportError
 from fcn_convert.tensors import DTYPES
 
 if TYPE_CHECKING:
@@ -81,22 +81,10 @@ class ReportedHead:
 
 def read_head(path: Path) -> ReportedHead:
     """Read a JSON report; raises ReportError for another file, CheckpointError if unreadable."""
-    from pydantic import ValidationError  # noqa: PLC0415 - slow to import
-
-    from fcn_convert.head_code.schema import ReportModel  # noqa: PLC0415 - pydantic, likewise
+    from fcn_convert.head_code.schema import ReportModel  # noqa: PLC0415 - pydantic, slow to import
     from fcn_convert.report.reading import read_report  # noqa: PLC0415 - only to read a file
 
-    raw = read_report(path)
-    try:
-        model = ReportModel.model_validate_json(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        where = f"at {printable(place[:100])}, " if place else ""
-        raise ReportError(
-            f"{path}: is no JSON report of fcn-convert: {where}{printable(first['msg'][:200])}; "
-            "name the NAME.fcn.report.json that convert wrote"
-        ) from error
+    model = read_report(path, ReportModel, "a conversion (NAME.fcn.report.json)")
     if not model.layers:
         raise ReportError(f"{path}: reports no rewritten layer, so there is no head to write")
     return _head(model)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fcn_convert.errors import FcnConvertError, quoted
+from fcn_convert.errors import FcnConvertError, ReportError, quoted
 from fcn_convert.report import versions
 from fcn_convert.report.reading import read_report
 
-SCHEMA_VERSION = 1
 MAX_SHARDS = 1_000_000
 
 Outcome = Literal["converted", "up to date", "check failed", "unusable", "bug"]
@@ -69,6 +67,7 @@ class BatchReport:
     pieces: tuple[Piece, ...]
     shard: Shard | None
     versions: dict[str, str]
+    schema_version: Literal[1] = 1
 
     @property
     def status(self) -> int:
@@ -92,7 +91,7 @@ class BatchReport:
             for piece in plain["pieces"]
         ]
         return {
-            "schema_version": SCHEMA_VERSION,
+            "schema_version": self.schema_version,
             "status": self.status,
             "totals": self.totals,
             **plain,
@@ -107,29 +106,9 @@ def make_batch_report(pieces: Iterable[Piece], shard: Shard | None = None) -> Ba
 
 def read_batch_report(path: Path) -> BatchReport:
     """Return the report in a JSON file; raises FcnConvertError where it holds none."""
-    try:
-        return _from_dict(json.loads(read_report(path)))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise FcnConvertError(
-            f"{path}: is no JSON report of a batch, as `fcn-convert batch --report` writes it"
-        ) from None
-
-
-def _from_dict(data: Mapping[str, Any]) -> BatchReport:
-    if data["schema_version"] != SCHEMA_VERSION:
-        raise ValueError
-    pieces = [
-        Piece(
-            **{**piece, "problems": tuple(piece["problems"]), "warnings": tuple(piece["warnings"])}
-        )
-        for piece in data["pieces"]
-    ]
-    shard = Shard(**data["shard"]) if data["shard"] else None
-    if shard and not (type(shard.number) is type(shard.count) is int and shard.exists):
-        raise ValueError
-    report = BatchReport(tuple(pieces), shard, dict(data["versions"]))
-    if report.as_dict() != data:  # whatever else was written into it
-        raise ValueError
+    report = read_report(path, BatchReport, "a batch, as `fcn-convert batch --report` writes it")
+    if report.shard and not report.shard.exists:
+        raise ReportError(f"{path}: there is no shard {report.shard}")
     return report
 
 
