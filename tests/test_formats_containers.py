@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -456,6 +457,21 @@ def test_torchscript_whose_code_is_missing_loses_no_weights(tmp_path: Path) -> N
         [conv] = [n for n in archive.namelist() if "modules/conv" in n and n.endswith(".py")]
     path.write_bytes(rezipped(path.read_bytes(), lambda members: members.pop(conv)))
     with pytest.raises(CheckpointError, match=r"whose code, 'code/.*\.py', is missing"):
+        open_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_of_an_unknown_class_loses_no_weights(tmp_path: Path) -> None:
+    path = tmp_path / "m.pt"
+    torch.jit.save(torch.jit.script(nn.Sequential(nn.Conv2d(1, 1, 1), nn.Linear(2, 2))), path)
+
+    def change(members: dict[str, bytes]) -> None:
+        [pickle] = [name for name in members if name.endswith("/data.pkl")]
+        members[pickle], count = re.subn(rb"\nLinear\n", b"\nLiner\n", members[pickle])
+        assert count == 1
+
+    path.write_bytes(rezipped(path.read_bytes(), change))
+    with pytest.raises(CheckpointError, match="a class that its code does not have"):
         open_checkpoint(path)
 
 

@@ -452,6 +452,32 @@ def test_what_is_other_than_its_call_says_is_refused(
         open_checkpoint(path).state_dict(None)
 
 
+PAIR = b"((K\x01K\x02tl"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(b"ccollections\nOrderedDict\n" + PAIR + b"\x85R", id="REDUCE"),
+        pytest.param(b"(ccollections\nOrderedDict\n" + PAIR + b"o", id="OBJ"),
+        pytest.param(b"(" + PAIR + b"icollections\nOrderedDict\n", id="INST"),
+    ],
+)
+def test_an_ordered_dictionary_has_the_pairs_of_its_call(place: Path, made: bytes) -> None:
+    assert pickle.loads(made + b".") == {1: 2}
+    assert read(place, made + b".").items == {1: 2}
+
+
+@pytest.mark.parametrize("arguments", [PAIR + b"\x85", b"}\x85", b"K\x01\x85"])
+def test_an_ordered_dictionary_that_drops_its_arguments_is_refused(
+    place: Path, arguments: bytes
+) -> None:
+    raw = b"ccollections\nOrderedDict\n" + arguments + b"\x81."
+    assert pickle.loads(raw) == {}
+    with pytest.raises(CheckpointError, match="in a way that no library writes"):
+        read(place, raw)
+
+
 def test_a_number_that_python_takes_for_an_octal_one_is_refused(place: Path) -> None:
     with pytest.raises(CheckpointError, match="begins with a zero"):
         read(place, b"I010\n.")

@@ -184,6 +184,10 @@ def _stack_global(m: Machine) -> None:
 
 def _reduce(m: Machine) -> None:
     arguments, function = m.pop(), m.pop()
+    _call(m, function, arguments)
+
+
+def _call(m: Machine, function: Node, arguments: Node) -> None:
     m.call(function, arguments)
     if isinstance(function, Global) and function.path == ORDERED_DICT:
         pairs = _pairs(m, arguments)
@@ -197,7 +201,17 @@ def _pairs(m: Machine, arguments: Node) -> list[Node]:
     if not isinstance(members, list | tuple):
         return []
     m.spend(8 * len(members))  # one list can be given to any number of calls
-    return [pair for pair in members if isinstance(pair, list | tuple) and len(pair) == 2]
+    if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in members):
+        raise PickleError("a dictionary is made of something else than pairs")
+    return list(members)
+
+
+def _new_object(m: Machine) -> None:
+    """Make an object as a call does, but for a dictionary: it is empty, whatever it is given."""
+    arguments, cls = m.pop(), m.pop()
+    if isinstance(cls, Global) and cls.path == ORDERED_DICT and arguments != ():
+        raise PickleError("a dictionary is made in a way that no library writes")
+    m.call(cls, arguments)
 
 
 def _new_object_with_keywords(m: Machine) -> None:
@@ -210,12 +224,12 @@ def _object(m: Machine) -> None:
     group = m.pop_mark()
     if not group:
         raise PickleError("an object has no class")
-    m.call(group[0], tuple(group[1:]))
+    _call(m, group[0], tuple(group[1:]))
 
 
 def _instance(m: Machine) -> None:
     cls = _global_lines(m)
-    m.call(cls, tuple(m.pop_mark()))
+    _call(m, cls, tuple(m.pop_mark()))
 
 
 def _store_one(m: Machine) -> None:
@@ -325,7 +339,7 @@ OPERATIONS: dict[bytes, Callable[[Machine], None]] = {
     b"c": lambda m: m.push(_global_lines(m), 64),
     b"\x93": _stack_global,
     b"R": _reduce,
-    b"\x81": _reduce,  # NEWOBJ: class and arguments, like REDUCE
+    b"\x81": _new_object,
     b"\x92": _new_object_with_keywords,
     b"o": _object,
     b"i": _instance,

@@ -37,6 +37,7 @@ _CLASS = re.compile(
     r"\]\n)*)(  __(?:parameters|buffers)__)?",
     re.MULTILINE,
 )
+_ANY_CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
 _NAME = re.compile(r'"((?:[^"\\]|\\.)*+)"?')
 """Of one that is never closed the rest is taken, or each quote in it would be tried anew."""
 _PACKED = "__torch__.torch.classes."
@@ -79,7 +80,7 @@ class _Modules:
     file: Readable
     members: Mapping[str, Member]
     folder: str
-    known: dict[str, dict[str, frozenset[str]]] = field(default_factory=dict)
+    known: dict[str, dict[str, frozenset[str] | None]] = field(default_factory=dict)
     read: int = 0
     walked: int = 0
 
@@ -103,21 +104,29 @@ class _Modules:
 
     def _saved(self, node: Node) -> frozenset[str] | None:
         """Return the parameters and buffers of a module; None for anything else."""
-        module, _, name = _class_of(node).rpartition(".")
-        if not module.startswith("__torch__"):
+        path = _class_of(node)
+        if path.split(".")[0] != "__torch__":
             return None
+        module, _, name = path.rpartition(".")
         if module not in self.known:
             self.known[module] = dict(self._classes(module))
-        return self.known[module].get(name)
+        if name not in self.known[module]:
+            raise RecordError(
+                f"has an object of {shown(path)}, a class that its code does not have"
+            )
+        return self.known[module][name]
 
-    def _classes(self, module: str) -> Iterator[tuple[str, frozenset[str]]]:
+    def _classes(self, module: str) -> Iterator[tuple[str, frozenset[str] | None]]:
+        """Yield the classes of a file of code, with the weights of those that are modules."""
         name = f"code/{module.replace('.', '/')}.py"
         member = self.members.get(f"{self.folder}{name}")
         if member is None:
             raise RecordError(f"has modules whose code, {shown(name)}, is missing in it")
         self.read += member.nbytes
-        code = text_of(self.file, member, MAX_CODE - self.read + member.nbytes)
-        for match in _CLASS.finditer(code.decode("utf-8", "replace")):
+        raw = text_of(self.file, member, MAX_CODE - self.read + member.nbytes)
+        code = raw.decode("utf-8", "replace")
+        yield from ((name, None) for name in _ANY_CLASS.findall(code))
+        for match in _CLASS.finditer(code):
             if match[3]:
                 raise RecordError(f"lists the weights of {shown(match[1])} in a form unknown here")
             yield match[1], frozenset(_NAME.findall(match[2]))

@@ -358,7 +358,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "ordered-dict-of-odd-pairs": (
         lambda: dumped(Made(OrderedDict, [[1], 2, [[], tensor()], [1.5, 1], ["w", tensor()]])),
-        "",
+        "a dictionary is made of something else than pairs",
     ),
     "sets-nested": (
         lambda: dumped(
