@@ -19,8 +19,8 @@ BOX_BYTES = 4 << 20
 """Bytes of values in one box at most; of a tensor that is not cut any further, one element."""
 SPARSE = 8
 """A stretch is read at once where it is at most so many times as long as its values."""
-CACHED = 1 << 14
-"""Elements that are put into another order at a time."""
+CACHED = 1 << 16
+"""Elements that are put into another order at a time: they stay in a core's second cache."""
 SIGN = 0x80
 """In a number's last byte."""
 
