@@ -258,6 +258,22 @@ def test_every_dtype_passes_or_is_said_not_to_be_computed(
     assert "stored_dtype_max_abs_diff" in answers.values
 
 
+@pytest.mark.parametrize("order", ["CHW", "HWC", "CWH"])
+def test_an_output_of_another_order_is_told_which(tmp_path: Path, order: str) -> None:
+    before = classifier()
+    other = convolution(before["head.0.weight"], SIZES, order)
+    proof = proved(tmp_path, before, {**by_hand(before), "head.0.weight": other}, "bytes")
+    (problem,) = proof.problems
+    assert problem.endswith(f"; it is the original under flatten {order}, not under the spec's WHC")
+
+
+def test_an_output_of_no_order_is_told_none(tmp_path: Path) -> None:
+    before = classifier()
+    other = {**by_hand(before), "head.0.weight": torch.zeros(5, 3, 2, 2)}
+    (problem,) = proved(tmp_path, before, other, "bytes").problems
+    assert "flatten" not in problem
+
+
 def test_a_dtype_that_an_older_torch_lacks_is_compared_but_not_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
