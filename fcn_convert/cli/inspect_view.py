@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fcn_convert.errors import quoted
 from fcn_convert.infer.inspection import Inspection
+from fcn_convert.infer.scores import CLEAR_Z
 from fcn_convert.report.rows import Rows, print_line, wrap_on_terminals_only
 from fcn_convert.report.words import shape, size
 from fcn_convert.tensors import times
@@ -96,6 +97,7 @@ def _head(head: Mapping[str, Any]) -> Iterator[str | Rows]:
     yield from (f"  {line}" for line in remarks(head))
     if head["evidence"]:
         yield Rows(EVIDENCE, [*map(evidence, head["evidence"])])
+        yield f"  {ABOUT_Z}"
     for pattern in head["patterns"]:
         yield f"  the mean kernel under {shown(pattern)}, each signed by its middle:"
         yield from (f"    {row}" for row in picture(pattern["sizes"], pattern["values"]))
@@ -116,6 +118,7 @@ def remarks(head: Mapping[str, Any]) -> Iterator[str]:
 
 
 EVIDENCE = ("map and order", "z", "weights alike", "strengths alike")
+ABOUT_Z = f"z: how far neighbours are alike beyond chance, in deviations; {CLEAR_Z:.0f} would count"
 
 
 def evidence(score: Mapping[str, Any]) -> tuple[str, ...]:
