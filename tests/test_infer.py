@@ -106,6 +106,16 @@ def test_the_survey_asks_in_every_order() -> None:
         pytest.param(
             {"0.weight": (32, 8), "2.weight": (3, 32, 3, 3)}, "0", "2 goes on from it", id="decoder"
         ),
+        pytest.param(
+            {
+                "start.weight": (64, 144),
+                "conv.weight": (16, 1, 3, 3),
+                "fc.weight": (50, 144),
+            },
+            "start",
+            "comes before every convolution",
+            id="first",
+        ),
     ],
 )
 def test_what_is_no_head_has_its_reason(
@@ -114,6 +124,24 @@ def test_what_is_no_head_has_its_reason(
     dense = find_heads(Network(index_of(shapes)))
     assert dense.other[name] == reason
     assert name not in dense.heads
+
+
+def test_a_layer_before_every_convolution_may_be_the_head_where_there_is_no_other() -> None:
+    shapes = {"out.weight": (10, 144), "conv.weight": (16, 1, 3, 3)}
+    assert find_heads(Network(index_of(shapes))).heads == ("out",)
+
+
+def test_what_one_direction_of_a_recurrent_layer_gives_is_read_by_nobody() -> None:
+    shapes = {
+        "conv.weight": (16, 1, 3, 3),
+        "both.forward_gru.recurrent_kernel": (32, 96),
+        "both.backward_gru.recurrent_kernel": (32, 96),
+        "reads_both.weight": (10, 64),
+        "reads_a_map.weight": (10, 32),
+    }
+    dense = find_heads(Network(index_of(shapes)))
+    assert dense.other == {"reads_both": "reads the recurrent layer both.forward_gru"}
+    assert dense.heads == ("reads_a_map",)
 
 
 @pytest.mark.parametrize(("name", "is_head"), [("qlinear", True), ("q_linear", False)])

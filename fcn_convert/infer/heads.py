@@ -64,6 +64,7 @@ class _Finder:
             self._blocks,
             self._repeated,
             *[self._goes_on] * ROUNDS,
+            self._first,
             self._embeddings,
             self._recurrent,
         ):
@@ -181,6 +182,16 @@ class _Finder:
                 if at > number:
                     yield name, f"{module} goes on from it"
                     break
+
+    def _first(self) -> Iterator[tuple[str, str]]:
+        """What was made before any convolution, where others were made after them."""
+        places = [producer.at for producer in self.network.producers if producer.reads is not None]
+        if not self.network.ordered or not places:
+            return
+        left = [name for name in self._left() if name not in self.network.flattened]
+        first = [name for name in left if self.network.place(name) < min(places)]
+        if len(first) < len(left):
+            yield from ((name, "comes before every convolution") for name in first)
 
     def _embeddings(self) -> Iterator[tuple[str, str]]:
         for name in self._left():

@@ -193,6 +193,8 @@ class Network:
         for name, tensor in self.tensors.items():
             match = _RECURRENT.fullmatch(name)
             if match and len(tensor.shape) == 2:
+                if name.replace("backward_", "forward_") in self.tensors.keys() - {name}:
+                    continue  # its answer is read together with the other direction's
                 backward = {f"{name}_reverse", name.replace("forward_", "backward_")} - {name}
                 both = 1 if backward.isdisjoint(self.tensors) else 2
                 found[both * min(tensor.shape)] = match[1]  # the gates lie along the other axis
