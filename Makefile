@@ -41,6 +41,7 @@ COMPILED = @$(RUN) -m compileall -q fcn_convert
 
 # Both need the same .venv, which two pips must not fill at once.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	$(info installing into $(VENV), which takes some minutes where torch has to be fetched)
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	$(COMPILED)
