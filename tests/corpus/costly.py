@@ -24,7 +24,8 @@ def duplicated_key() -> bytes:
 
 def calls_of_one_list() -> bytes:
     """Dictionaries made of the same long list, each of five bytes."""
-    made = b"ccollections\nOrderedDict\nq\x00](" + b"N" * 300_000 + b"e\x85q\x01"
+    pair = b"(NNlq\x02"
+    made = b"ccollections\nOrderedDict\nq\x00](" + pair + b"h\x02" * 300_000 + b"e\x85q\x01"
     return made + b"h\x00h\x01R0" * 20_000 + b"."
 
 
