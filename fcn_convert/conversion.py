@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -27,7 +27,7 @@ from fcn_convert.infer.storage import layout_doubts
 from fcn_convert.infer.unlisted import unlisted_doubts
 from fcn_convert.layers import Resolved, resolve
 from fcn_convert.plan import Plan, in_shards, make_plan
-from fcn_convert.proof import Level
+from fcn_convert.proof import LEVELS, Level, Proof
 from fcn_convert.report import CheckFailedError, FileEntry, Report, entry_of, make_report
 from fcn_convert.report.files import check_paths, write_report
 from fcn_convert.report.model_entry import ModelRequest
@@ -66,6 +66,7 @@ def convert(
     Raises CheckFailedError, with the report, where a check fails and so no output appears, and any
     other FcnConvertError where an input or a path is unusable.
     """
+    _check_level(level)
     source = Path(checkpoint)
     with open_checkpoint(source) as original, Digests(_threads_to_read(level)) as digests:
         if level != "shapes" and not dry_run:
@@ -74,15 +75,13 @@ def convert(
         inputs += [file.path for file in original.stored]
         place = _place(output, source, original, inputs, replace=force)
         paths = _report_paths(reports, place.target, inputs, replace=force)
-        state_dict, resolved = _resolved(parsed, original)
-        known = parsed, resolved, original
-        plan = _planned(place, resolved, state_dict, original)
+        known = _understood(parsed, original)
+        plan = _planned(place, known)
         if dry_run:
             place.check_free()
             entry = FileEntry(str(place.target), plan.format, 0, None)
-            evidence = _findings(resolved, state_dict, original, level)
-            return _passed(make_report(*known, entry, None, evidence, strict=strict))
-        advance = _counter(progress, _nbytes(state_dict) + _to_check(state_dict, resolved, level))
+            return _passed(known.report(entry, None, known.findings(level), strict=strict))
+        advance = _counter(progress, known.nbytes + known.nbytes_to_check(level))
         try:
             with drafted(place) as draft:
                 if level == "activations":
@@ -90,14 +89,10 @@ def convert(
                 for file in plan.files:
                     with naming(draft.target), draft.file(file.name) as descriptor:
                         write(file, original, descriptor, advance)
-                with open_checkpoint(draft.path) as converted, Workers(1) as other:
-                    started = other.start(_findings, resolved, state_dict, original, level)
-                    proof = verify(parsed, original, converted, level, digests, advance)
+                with open_checkpoint(draft.path) as converted:
+                    proof, evidence = known.prove(converted, level, digests, advance)
                     entry = entry_of(converted, proof.written, draft.target)
-                    evidence = started.result()
-                original.check_unchanged()
-                report = make_report(*known, entry, proof, evidence, strict=strict)
-                _passed(report)
+                report = _passed(known.report(entry, proof, evidence, strict=strict))
                 draft.put_in_place()
                 outcome = f"the output {draft.target} is in place"
                 _write_reports(report, paths, outcome, replace=force)
@@ -124,40 +119,101 @@ def verify_conversion(
     both networks, too, and so the code of the model. Raises
     CheckFailedError, with the report, where a check fails.
     """
+    _check_level(level)
     source, target = Path(original), Path(converted)
     with open_checkpoint(source) as before, open_checkpoint(target) as after:
         parsed, inputs = _read_spec(spec, source)
         inputs += [file.path for file in before.stored]
         paths = _report_paths(reports, target, inputs, replace=False)
-        state_dict, resolved = _resolved(parsed, before)
-        make_plan(resolved, state_dict, before.index.metadata)  # raises for what nothing can hold
-        advance = _counter(progress, _to_check(state_dict, resolved, level))
-        with Digests(_threads_to_read(level)) as digests, Workers(1) as other:
+        known = _understood(parsed, before, after.index.warnings)
+        known.plan()  # raises for what nothing can hold
+        advance = _counter(progress, known.nbytes_to_check(level))
+        with Digests(_threads_to_read(level)) as digests:
             if level == "activations":
                 start_importing_torch()
-            started = other.start(_findings, resolved, state_dict, before, level)
-            proof = verify(parsed, before, after, level, digests, advance)
-            evidence = started.result()
-        before.check_unchanged()
+            proof, evidence = known.prove(after, level, digests, advance)
         after.check_unchanged()
         entry = entry_of(after, proof.written, target)
-        report = make_report(
-            parsed, resolved, before, entry, proof, evidence, strict=strict, writes=False
-        )
+        report = known.report(entry, proof, evidence, strict=strict, writes=False)
         if model is not None and proof.shapes_agree:
             from fcn_convert.model.endtoend import with_model  # noqa: PLC0415 - runs torch
             from fcn_convert.model.loading import Files  # noqa: PLC0415 - likewise
 
             if progress is not None:
                 progress(0, 0)
-            files = Files(before, after, resolved, state_dict)
+            files = Files(before, after, known.resolved, known.state_dict)
             report = with_model(report, model, files, strict=strict)
     _write_reports(report, paths, "the check is done", replace=False)
     return _passed(report)
 
 
-def _resolved(spec: Spec, original: Checkpoint) -> tuple[StateDict, Resolved]:
-    """Return the tensors, and the layers that a spec means, with what shapes make doubtful."""
+@dataclass(frozen=True)
+class _Understood:
+    """A checkpoint, with the layers that a spec means in it."""
+
+    spec: Spec
+    original: Checkpoint
+    state_dict: StateDict
+    resolved: Resolved
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values."""
+        return sum(tensor.nbytes for tensor in self.state_dict.tensors.values())
+
+    def nbytes_to_check(self, level: Level) -> int:
+        """Return how many bytes of values a level compares, and computes with in either file."""
+        if level == "shapes":
+            return 0
+        computed = self.resolved.layers if level == "activations" else ()
+        return self.nbytes + 2 * sum(layer.weight.nbytes for layer in computed)
+
+    def plan(self) -> Plan:
+        """Return what the output is made of."""
+        return make_plan(self.resolved, self.state_dict, self.original.index.metadata)
+
+    def findings(self, level: Level) -> tuple[Finding, ...]:
+        """Hold the spec against the weights, where torch is needed anyway."""
+        if level != "activations":
+            reason = f"at the level {level} no value is computed with"
+            return tuple(not_computed(layer.name, reason) for layer in read_maps(self.resolved))
+        import_torch()
+        from fcn_convert.infer.doubts import findings  # noqa: PLC0415 - imports torch
+        from fcn_convert.torch_settings import SETTINGS  # noqa: PLC0415 - likewise
+
+        with SETTINGS:
+            return tuple(findings(self.original, self.state_dict, self.resolved))
+
+    def prove(
+        self, converted: Checkpoint, level: Level, digests: Digests, advance: Advance
+    ) -> tuple[Proof, tuple[Finding, ...]]:
+        """Hold the output against the original, and meanwhile the spec against the weights."""
+        with Workers(1) as other:
+            findings = other.start(self.findings, level)
+            proof = verify(self.spec, self.original, converted, level, digests, advance)
+            found = findings.result()
+        self.original.check_unchanged()
+        return proof, found
+
+    def report(
+        self,
+        output: FileEntry,
+        proof: Proof | None,
+        evidence: tuple[Finding, ...],
+        *,
+        strict: bool,
+        writes: bool = True,
+    ) -> Report:
+        """Put the report together; arguments are those of `make_report`."""
+        known = self.spec, self.resolved, self.original
+        return make_report(*known, output, proof, evidence, strict=strict, writes=writes)
+
+
+def _understood(spec: Spec, original: Checkpoint, warnings: Iterable[str] = ()) -> _Understood:
+    """Find the layers that a spec means, with what shapes make doubtful among the warnings.
+
+    warnings: those of another file.
+    """
     state_dict = original.state_dict(spec.state_dict, spec.layout)
     doubts = tuple(layout_doubts(original, spec))
     try:
@@ -167,8 +223,14 @@ def _resolved(spec: Spec, original: Checkpoint) -> tuple[StateDict, Resolved]:
             raise
         raise SpecError(*error.problems, *doubts) from None
     doubts += tuple(unlisted_doubts(resolved, state_dict))
-    warnings = (*original.index.warnings, *resolved.warnings, *doubts)
-    return state_dict, replace(resolved, warnings=warnings)
+    warnings = (*original.index.warnings, *warnings, *resolved.warnings, *doubts)
+    return _Understood(spec, original, state_dict, replace(resolved, warnings=warnings))
+
+
+def _check_level(level: Level) -> None:
+    """Raise ValueError for a level that does not exist: less would be checked than was meant."""
+    if level not in LEVELS:
+        raise ValueError(f"level is {level!r}; expected one of {', '.join(LEVELS)}")
 
 
 def _passed(report: Report) -> Report:
@@ -199,11 +261,9 @@ def _place(
     return place
 
 
-def _planned(
-    place: FileDraft | FolderDraft, resolved: Resolved, state_dict: StateDict, original: Checkpoint
-) -> Plan:
-    plan = make_plan(resolved, state_dict, original.index.metadata)
-    return in_shards(plan, original.index.shards) if isinstance(place, FolderDraft) else plan
+def _planned(place: FileDraft | FolderDraft, known: _Understood) -> Plan:
+    plan = known.plan()
+    return in_shards(plan, known.original.index.shards) if isinstance(place, FolderDraft) else plan
 
 
 def _threads_to_read(level: Level) -> int:
@@ -214,21 +274,6 @@ def _threads_to_read(level: Level) -> int:
     """
     cores = threads_to_compute()
     return max(1, cores - 1) if level == "activations" else cores
-
-
-def _findings(
-    resolved: Resolved, state_dict: StateDict, original: Checkpoint, level: Level
-) -> tuple[Finding, ...]:
-    """Hold the spec against the weights, where torch is needed anyway."""
-    if level != "activations":
-        reason = f"at the level {level} no value is computed with"
-        return tuple(not_computed(layer.name, reason) for layer in read_maps(resolved))
-    import_torch()
-    from fcn_convert.infer.doubts import findings  # noqa: PLC0415 - imports torch
-    from fcn_convert.torch_settings import SETTINGS  # noqa: PLC0415 - likewise
-
-    with SETTINGS:
-        return tuple(findings(original, state_dict, resolved))
 
 
 def _read_spec(
@@ -274,18 +319,6 @@ def _write_reports(report: Report, paths: Iterable[Path], outcome: str, *, repla
             write_report(report, path, replace=replace)
     except OutputError as error:
         raise OutputError(f"{error}; {outcome}") from error
-
-
-def _nbytes(state_dict: StateDict) -> int:
-    return sum(tensor.nbytes for tensor in state_dict.tensors.values())
-
-
-def _to_check(state_dict: StateDict, resolved: Resolved, level: Level) -> int:
-    """Return how many bytes of values a level compares, and computes with in either file."""
-    if level == "shapes":
-        return 0
-    computed = resolved.layers if level == "activations" else ()
-    return _nbytes(state_dict) + 2 * sum(layer.weight.nbytes for layer in computed)
 
 
 def _counter(progress: Progress | None, total: int) -> Advance:

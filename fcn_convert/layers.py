@@ -13,11 +13,10 @@ from fnmatch import filter as matching
 from math import isqrt
 
 from fcn_convert.errors import MAX_PROBLEMS, SpecError, quoted
-from fcn_convert.renames import renamed
+from fcn_convert.renames import renamed, torn_apart
 from fcn_convert.spec import MAX_DENSE, Dense, FeatureMap, Head, Reads, Spec, unflattened
-from fcn_convert.tensors import StateDict, TensorInfo, natural_key, parent
+from fcn_convert.tensors import BIAS, WEIGHT, StateDict, TensorInfo, natural_key, parent
 
-WEIGHT, BIAS = ".weight", ".bias"
 ELEMENTWISE = {"weight", "bias", "running_mean", "running_var"}
 """What a norm's or an activation's tensors are called."""
 NORMED = ("weight_g", "weight_orig", "original", "original0")
@@ -90,6 +89,7 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
         chosen = {entry: weights[entry.name] for entry in entries}
         layers += _what_they_read(spec, head, state_dict, chosen, problems)
     names = renamed(spec, state_dict, problems)
+    problems += torn_apart((layer.name for layer in layers), names)
     for head in spec.heads:
         problems += _inapplicable(spec, head, state_dict)
     if problems:

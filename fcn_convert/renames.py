@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from fcn_convert.spec import Spec
-from fcn_convert.tensors import StateDict, why_no_name
+from fcn_convert.tensors import BIAS, WEIGHT, StateDict, why_no_name
 
 
 def renamed(spec: Spec, state_dict: StateDict, problems: list[str]) -> dict[str, str]:
@@ -40,3 +40,20 @@ def _clashes(names: Mapping[str, str]) -> Iterator[str]:
         elif new in old_names:
             yield f"rename: {old_names[new]} and {old} would both be called {new}"
         old_names[new] = old
+
+
+def torn_apart(layers: Iterable[str], names: Mapping[str, str]) -> Iterator[str]:
+    """Yield what is wrong with layers whose tensors are no module's under their new names.
+
+    layers: names of modules, as they are before the renames.
+    """
+    for layer in layers:
+        weight = names[layer + WEIGHT]
+        module = weight.removesuffix(WEIGHT)
+        if not weight:
+            continue  # that has been said
+        if module == weight:
+            yield f"rename: {layer + WEIGHT} would be called {weight}, which is no module's weight"
+        elif names.get(layer + BIAS, module + BIAS) != module + BIAS:
+            bias = names[layer + BIAS]
+            yield f"rename: the weight and the bias of {layer} would be called {weight} and {bias}"

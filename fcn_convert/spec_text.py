@@ -54,7 +54,7 @@ def comments(remarks: Iterable[str]) -> Iterator[str]:
 def _top(spec: Spec) -> Iterator[str]:
     if spec.state_dict is not None:
         yield f"state_dict: {_scalar(spec.state_dict)}"
-    if spec.layout not in {None, "torch"}:
+    if spec.layout is not None:
         yield f"layout: {spec.layout}"
 
 

@@ -25,7 +25,7 @@ from ruamel.yaml.events import (
 )
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from fcn_convert.errors import SpecError, printable
+from fcn_convert.errors import CheckpointError, SpecError, printable
 from fcn_convert.formats.source import SourceFile
 
 _PLAIN_TAGS = {
@@ -52,11 +52,14 @@ class Document:
 
 
 def read_text(path: Path, most_bytes: int) -> tuple[str, str]:
-    """Return a file's text and the sha256 of its bytes; raises FcnConvertError."""
-    with SourceFile(path) as file:
-        if file.size > most_bytes:
-            raise SpecError(f"{path}: has {file.size} bytes, more than any spec")
-        raw = file.pread(0, file.size)
+    """Return a file's text and the sha256 of its bytes; raises SpecError."""
+    try:
+        with SourceFile(path) as file:
+            if file.size > most_bytes:
+                raise SpecError(f"{path}: has {file.size} bytes, more than any spec")
+            raw = file.pread(0, file.size)
+    except CheckpointError as error:
+        raise SpecError(*error.problems) from error
     try:
         return raw.decode("utf-8"), sha256(raw).hexdigest()
     except UnicodeDecodeError as error:

@@ -15,6 +15,8 @@ Layout = Literal["torch", "keras", "mlx", "paddle"]
 """Whose habit a file's arrays are stored by."""
 MAX_AXES = 64
 """Axes a tensor may have; as many as torch and NumPy allow."""
+WEIGHT, BIAS = ".weight", ".bias"
+"""Ends of the names of a module's own tensors."""
 MAX_TENSORS = 1 << 17
 """Tensors one file may hold: far above any model, and what keeps a hostile header's cost small."""
 RESERVED = "__metadata__"

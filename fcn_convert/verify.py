@@ -3,8 +3,9 @@
 Nothing here comes from the plan or the writer: both files are read again, by `rereading.py`, and
 every index follows from the spec's axis names. So a mistake in `plan.py`, `write.py` or what they
 read by fails the proof instead of passing through it. What the proof takes as given is what the
-spec and the container say: which layer reads what (`layers.py`), and in which order a framework
-stores the axes of an array (the patterns of `formats/layouts.py`).
+spec and the container say: which layer reads what (`layers.py`), what tensors are called then
+(`renames.py`), and in which order a framework stores the axes of an array (the patterns of
+`formats/layouts.py`).
 """
 
 from __future__ import annotations
@@ -55,26 +56,21 @@ def verify(
     layers = {layer.weight.name: layer for layer in resolved.layers}
     views = {n: _expected(t, layers.get(n)) for n, t in state_dict.tensors.items()}
     found = converted.state_dict(None).tensors
-    checks = {name: [_shapes(resolved, view, found)] for name, view in views.items()}
+    shapes = {name: (_shapes(resolved, view, found),) for name, view in views.items()}
     whole = (_nothing_else(resolved, found),)
-    if level == "shapes" or not all(group[0].passed for group in checks.values()):
-        return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole)
+    if level == "shapes" or not all(check.passed for (check,) in shapes.values()):
+        return Proof(level, shapes, whole)
     for checkpoint in (original, converted):
         digests.start(checkpoint)
     workers = digests.workers
-    pairs = [(view, found[resolved.names[name]]) for name, view in views.items()]
+    pairs = [(view, found[resolved.names[n]], layers.get(n)) for n, view in views.items()]
     compared = workers.start(_compare_bytes, original, converted, pairs, workers, advance)
     answers = {}
     if level == "activations":
         answers = _activations(resolved, original, converted, workers, advance)
-    for name, check in zip(views, compared.result(), strict=True):
-        checks[name] += [check, *answers.get(name, ())]
-    for name, layer in layers.items():
-        if layer.reads == "map" and not checks[name][1].passed:
-            written = found[resolved.names[name]]
-            checks[name][1] = _with_order(checks[name][1], layer, original, converted, written)
-    made = digests.of(original), digests.of(converted)
-    return Proof(level, {n: tuple(group) for n, group in checks.items()}, whole, *made)
+    values = zip(views, compared.result(), strict=True)
+    checks = {name: (*shapes[name], check, *answers.get(name, ())) for name, check in values}
+    return Proof(level, checks, whole, digests.of(original), digests.of(converted))
 
 
 def _activations(
@@ -152,14 +148,17 @@ def _nothing_else(resolved: Resolved, found: Mapping[str, TensorInfo]) -> Check:
 def _compare_bytes(
     original: Checkpoint,
     converted: Checkpoint,
-    pairs: list[tuple[TensorInfo, TensorInfo]],
+    pairs: list[tuple[TensorInfo, TensorInfo, DenseLayer | None]],
     workers: Workers,
     advance: Advance,
 ) -> list[Check]:
-    """Check that the output holds exactly the values of the original, bit by bit."""
+    """Check that the output holds exactly the values of the original, bit by bit.
+
+    pairs: what is expected and what was written, with the layer whose weight it is.
+    """
     checks = []
     readers = BoxReader(), BoxReader()
-    for view, written in pairs:
+    for view, written, layer in pairs:
         source, output = original.files[view.file], converted.files[written.file]
         total = _Difference(view.dtype, view.shape)
         for part, expected, found in _parts(source, view, output, written, readers):
@@ -167,28 +166,30 @@ def _compare_bytes(
             if expected != found:
                 total.add(part, expected, found)
             advance(len(expected))
-        checks.append(total.check(written.name))
+        check = total.check(written.name)
+        if not check.passed and layer is not None and layer.reads == "map":
+            check = _with_order(check, layer, source, output, written)
+        checks.append(check)
     return checks
 
 
 def _with_order(
     check: Check,
     layer: DenseLayer,
-    original: Checkpoint,
-    converted: Checkpoint,
+    source: SourceFile,
+    output: SourceFile,
     written: TensorInfo,
 ) -> Check:
     """Add to what is wrong with a layer's values under which other flatten order nothing would be.
 
     Of most orders no more is read than the first box, which differs.
     """
-    files = original.files[layer.weight.file], converted.files[written.file]
     own = layer.head.flatten
     if not layer.weight.dtype.itemsize:  # values that share a byte are read in one order only
         return check
     for order in map("".join, permutations(layer.head.feature_map.axes)):
         view = _expected(layer.weight, replace(layer, head=replace(layer.head, flatten=order)))
-        parts = _parts(files[0], view, files[1], written, (BoxReader(), BoxReader()))
+        parts = _parts(source, view, output, written, (BoxReader(), BoxReader()))
         if all(expected == found for _, expected, found in parts):
             found_as = f"it is the original under flatten {order}, not under the spec's {own}"
             return replace(check, problem=f"{check.problem}; {found_as}")
@@ -253,8 +254,8 @@ class _Difference:
         bits = (torch.frombuffer(raw, dtype=torch.uint8) for raw in (expected, found))
         before, after = (raw.view(-1, max(self.dtype.itemsize, 1)) for raw in bits)
         differing = (before != after).any(1)
-        if not self.count:
-            self.first = self._index(part, int(differing.byte().argmax()))
+        first = self._index(part, int(differing.byte().argmax()))
+        self.first = min(self.first, first) if self.count else first
         self.count += int(differing.count_nonzero())
         largest = _largest_difference(self.dtype, expected, found, differing)
         self.largest = None if None in (largest, self.largest) else max(largest, self.largest)  # type: ignore[type-var]

@@ -540,8 +540,8 @@ def test_channels_of_norms_count(shapes: Shapes, *, warned: bool) -> None:
     [
         pytest.param({"fc": "head"}, "fc.weight", "head.weight", id="module"),
         pytest.param({"fc": "a.b.c"}, "fc.weight", "a.b.c.weight", id="deeper"),
-        pytest.param({"fc": ""}, "fc.weight", "weight", id="away"),
-        pytest.param({"fc.weight": "w"}, "fc.weight", "w", id="one-tensor"),
+        pytest.param({"net": ""}, "net.norm.weight", "norm.weight", id="away"),
+        pytest.param({"net.norm.weight": "w"}, "net.norm.weight", "w", id="one-tensor"),
         pytest.param({"f": "x"}, "fc.weight", None, id="not-part-of-a-component"),
         pytest.param({"weight": "x"}, "fc.weight", None, id="not-the-end"),
         pytest.param({"fc.": "x"}, "fc.weight", None, id="trailing-dot"),
@@ -553,17 +553,18 @@ def test_whole_components_are_renamed(rename: dict[str, str], old: str, new: str
         with pytest.raises(SpecError, match=r"^rename: no tensor's name starts with "):
             resolved(spec, dense(fc=(5, 12)))
     else:
-        assert resolved(spec, dense(fc=(5, 12))).names[old] == new
+        shapes = {**dense(fc=(5, 12)), "net.norm.weight": (3,)}
+        assert resolved(spec, shapes).names[old] == new
 
 
 def test_the_longest_prefix_wins() -> None:
-    rename = {"classifier": "c", "classifier.0": "first", "classifier.0.bias": "b"}
+    rename = {"classifier": "c", "classifier.0": "first", "features.0.weight": "w", "features": "f"}
     names = resolved({"feature_map": [512, 7, 7], "rename": rename}, VGG).names
     assert names == {
-        "features.0.weight": "features.0.weight",
-        "features.28.weight": "features.28.weight",
+        "features.0.weight": "w",
+        "features.28.weight": "f.28.weight",
         "classifier.0.weight": "first.weight",
-        "classifier.0.bias": "b",
+        "classifier.0.bias": "first.bias",
         "classifier.3.weight": "c.3.weight",
         "classifier.3.bias": "c.3.bias",
         "classifier.6.weight": "c.6.weight",
@@ -591,6 +592,15 @@ def test_names_may_change_places() -> None:
         pytest.param(
             "a.weight: __metadata__", r"a\.weight would be called '__metadata__'", id="reserved"
         ),
+        pytest.param(
+            "a: ''", r"^rename: a\.weight would be called weight, which is no mod", id="no-module"
+        ),
+        pytest.param("a.weight: a.w", r"called a\.w, which is no module's weight", id="no-weight"),
+        pytest.param(
+            "a.bias: c.bias",
+            r"^rename: the weight and the bias of a would be called a\.weight and c\.bias$",
+            id="torn-apart",
+        ),
         pytest.param("a: x.", r"a\.weight would be called 'x\.\.weight'", id="trailing-dot"),
         pytest.param("a: .x", r"a\.weight would be called '\.x\.weight'", id="leading-dot"),
         pytest.param(
@@ -601,7 +611,7 @@ def test_names_may_change_places() -> None:
 def test_renames_that_cannot_be(rename: str, message: str) -> None:
     spec = f"feature_map: [3, 2, 2]\ndense: [a, b]\nrename:\n  {rename}\n"
     with pytest.raises(SpecError, match=message):
-        resolved(spec, dense(a=(5, 12), b=(2, 5)))
+        resolved(spec, {**dense(a=(5, 12), b=(2, 5)), "a.bias": (5,)})
 
 
 def test_an_odd_name_that_is_not_renamed_stays() -> None:

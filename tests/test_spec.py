@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from fcn_convert.errors import CheckpointError, SpecError
+from fcn_convert.errors import SpecError
 from fcn_convert.spec import MAX_SPEC_BYTES, Dense, Spec, load_spec, make_spec, parse_spec
 from fcn_convert.spec_schema import json_schema
 
@@ -321,7 +321,7 @@ def test_a_file_larger_than_any_spec(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["missing.yaml", ""], ids=["missing", "a-folder"])
 def test_a_file_that_cannot_be_read(tmp_path: Path, name: str) -> None:
-    with pytest.raises(CheckpointError, match=r"No such file|is not a regular file"):
+    with pytest.raises(SpecError, match=r"No such file|is not a regular file"):
         load_spec(tmp_path / name)
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import permutations
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from fcn_convert.spec import Spec, make_spec, parse_spec
 from fcn_convert.spec_text import WIDTH, spec_text
+from fcn_convert.tensors import Layout
 
 AXES = {2: "CL", 3: "CHW", 4: "CDHW"}
 
@@ -50,7 +51,8 @@ def heads(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def specs(draw: st.DrawFn) -> Spec:
     data = {"heads": draw(st.lists(heads(), min_size=1, max_size=3))}
-    data |= draw(st.fixed_dictionaries({}, optional={"state_dict": names}))
+    layouts = st.sampled_from(get_args(Layout))
+    data |= draw(st.fixed_dictionaries({}, optional={"state_dict": names, "layout": layouts}))
     return make_spec({**data, "rename": draw(st.dictionaries(names, st.text(max_size=9)))})
 
 
@@ -69,7 +71,8 @@ def without_lines(spec: Spec) -> Spec:
 
 def said(spec: Spec) -> Spec:
     """Return a spec with the orders said that it leaves to the layout."""
-    return replace(spec, heads=tuple(head.flattened_as("torch") for head in spec.heads))
+    layout = spec.layout or "torch"
+    return replace(spec, heads=tuple(head.flattened_as(layout) for head in spec.heads))
 
 
 @given(spec=specs(), remarks=st.lists(st.text(max_size=300), max_size=3))
@@ -81,10 +84,14 @@ def test_what_is_written_reads_as_the_same_spec(spec: Spec, remarks: list[str]) 
 @given(spec=specs())
 def test_an_independent_reader_finds_no_default_and_no_repetition(spec: Spec) -> None:
     data = YAML(typ="safe", pure=True).load(spec_text(spec))
-    assert set(data) <= {"state_dict", "feature_map", "flatten", "dense", "heads", "rename"}
+    keys = {"state_dict", "layout", "feature_map", "flatten", "dense", "heads", "rename"}
+    assert set(data) <= keys
     assert ("heads" in data) == (len(spec.heads) > 1)
+    usual = {"CHW", "CL", "CDHW"}
+    if data.get("layout") in {"keras", "mlx"}:
+        usual = {"HWC", "LC", "DHWC"}
     for head in data.get("heads", [data]):
-        assert head.get("flatten") not in AXES.values()
+        assert head.get("flatten") not in usual
 
 
 @pytest.mark.parametrize(

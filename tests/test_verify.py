@@ -267,6 +267,17 @@ def test_an_output_of_another_order_is_told_which(tmp_path: Path, order: str) ->
     assert problem.endswith(f"; it is the original under flatten {order}, not under the spec's WHC")
 
 
+def test_the_first_difference_is_the_first_of_all(tmp_path: Path) -> None:
+    weight = torch.zeros(1024, 64 * 64).t().contiguous().t()  # a box is a few columns of many rows
+    other = convolution(weight, {"C": 64, "H": 8, "W": 8}, "CHW")
+    other[1023, 0, 0, 0] = other[0, 63, 7, 7] = 1
+    source, output = tmp_path / "source.pt", tmp_path / "output.safetensors"
+    torch.save(single(weight), source)
+    spec = make_spec({"feature_map": [64, 8, 8]})
+    (problem,) = proof_of(spec, source, saved(output, single(other)), "bytes").problems
+    assert "in 2 of 4194304 elements, first at [0, 63, 7, 7]" in problem
+
+
 def test_an_output_of_no_order_is_told_none(tmp_path: Path) -> None:
     before = classifier()
     other = {**by_hand(before), "head.0.weight": torch.zeros(5, 3, 2, 2)}

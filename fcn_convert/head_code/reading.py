@@ -80,7 +80,7 @@ class ReportedHead:
 
 
 def read_head(path: Path) -> ReportedHead:
-    """Read a JSON report; raises ReportError for another file, CheckpointError if unreadable."""
+    """Read a JSON report; raises ReportError for another file."""
     from fcn_convert.head_code.schema import ReportModel  # noqa: PLC0415 - pydantic, slow to import
     from fcn_convert.report.reading import read_report  # noqa: PLC0415 - only to read a file
 

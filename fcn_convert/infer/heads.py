@@ -13,8 +13,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from fcn_convert.infer.network import MAX_DEPTH, Network
-from fcn_convert.layers import BIAS
-from fcn_convert.tensors import parent
+from fcn_convert.tensors import BIAS, parent
 
 _ATTENTION = re.compile(
     r"(to_)?(q|k|v|kv|qkv|query|key|value)(_?proj|_linear|_lin)?|w[qkv]|c_attn|in_proj", re.ASCII

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import takewhile
 
-from fcn_convert.layers import BIAS, WEIGHT, dense_weights
-from fcn_convert.tensors import StateDict, TensorInfo, natural_key, parent
+from fcn_convert.layers import dense_weights
+from fcn_convert.tensors import BIAS, WEIGHT, StateDict, TensorInfo, natural_key, parent
 
 MAX_DEPTH = 32
 """Modules nested in each other that are told apart; what is deeper counts as one name."""

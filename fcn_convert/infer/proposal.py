@@ -158,7 +158,8 @@ def plain_spec(
     )
     # An order against the habit of a container's layout is clearer beside it.
     is_said = storage.is_said and not any(head.flatten for head in heads)
-    return Spec(heads, proposal.path, None if is_said else storage.layout)
+    is_default = is_said or storage.layout == "torch"
+    return Spec(heads, proposal.path, None if is_default else storage.layout)
 
 
 def _without_ones(kernels: Mapping[str, tuple[int, ...] | None]) -> dict[str, object]:

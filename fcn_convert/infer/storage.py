@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats import Checkpoint
-from fcn_convert.layers import BIAS, WEIGHT
 from fcn_convert.spec import Spec
-from fcn_convert.tensors import Index, Layout, StateDict
+from fcn_convert.tensors import BIAS, WEIGHT, Index, Layout, StateDict
 
 CLEARLY = 5
 """Kernels that speak for a layout, to one that speaks against it."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from fcn_convert.errors import quoted
-from fcn_convert.layers import BIAS, Resolved, dense_weights
-from fcn_convert.tensors import StateDict, parent
+from fcn_convert.layers import Resolved, dense_weights
+from fcn_convert.tensors import BIAS, StateDict, parent
 
 
 def unlisted_doubts(resolved: Resolved, state_dict: StateDict) -> Iterator[str]:

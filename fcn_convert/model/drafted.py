@@ -8,13 +8,14 @@ from typing import get_args
 
 from fcn_convert.errors import ModelError, SpecError, printable
 from fcn_convert.formats import Checkpoint, open_checkpoint
-from fcn_convert.layers import WEIGHT, resolve
+from fcn_convert.infer.storage import layout_doubts
+from fcn_convert.layers import resolve
 from fcn_convert.model import spec_of
 from fcn_convert.model.factory import example_of, make_model, user_code
 from fcn_convert.model.names import names_in_model
 from fcn_convert.spec import Dense, Spec
 from fcn_convert.spec_text import spec_text
-from fcn_convert.tensors import Layout, StateDict
+from fcn_convert.tensors import WEIGHT, Layout, StateDict
 from fcn_convert.torch_library import nn
 
 
@@ -29,7 +30,10 @@ def spec_from_model(checkpoint: Path, model: str, sizes: str, state_dict: str | 
         spec = spec_of(made, example_of(sizes))
     with open_checkpoint(checkpoint) as opened:
         layout, found = _as_the_model_has_it(opened, state_dict, made)
-        spec = replace(_named_as_in(found, spec, made), state_dict=state_dict, layout=layout)
+        spec = replace(_named_as_in(found, spec, made), state_dict=state_dict)
+        # What is assumed anyway is said only where shapes alone would speak for another.
+        if layout != "torch" or any(layout_doubts(opened, spec)):
+            spec = replace(spec, layout=layout)
         try:
             resolve(spec, found)
         except SpecError as error:

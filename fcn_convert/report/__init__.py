@@ -19,12 +19,11 @@ from fcn_convert.layers import DenseLayer, Resolved
 from fcn_convert.proof import Check, Level, Proof
 from fcn_convert.report.model_entry import ModelEntry, model_problems, model_warnings
 from fcn_convert.spec import Spec
-from fcn_convert.tensors import LeftOut, StateDict, TensorInfo
+from fcn_convert.tensors import WEIGHT, LeftOut, StateDict, TensorInfo
 
 SCHEMA_VERSION = 1
 MATCHES, DIFFERS = "matches the spec", "does not match the spec"
 MODEL_DIFFERS = "does not answer as the model does"
-WITH_WARNINGS = ", with warnings"
 PLANNED = "planned, nothing written"
 WHOLE_FILE = "(the whole file)"
 PACKAGES = ("fcn-convert", "torch", "numpy", "safetensors")
@@ -167,12 +166,9 @@ class Report:
         """
         warnings = list(model_warnings(model))
         problems = [*model_problems(model), *(warnings if strict else ())]
-        text = self.verdict.text if model.passed else MODEL_DIFFERS
-        if strict and warnings:
-            text = f"{text.removesuffix(WITH_WARNINGS)}{WITH_WARNINGS}"
         verdict = replace(
             self.verdict,
-            text=text,
+            text=self.verdict.text if model.passed else MODEL_DIFFERS,
             passed=self.verdict.passed and not problems,
             problems=(*self.verdict.problems, *problems),
         )
@@ -266,9 +262,8 @@ def _verdict(proof: Proof | None, warnings: tuple[str, ...], *, writes: bool) ->
     if proof is None:
         return Verdict(PLANNED, False if warnings else None, None, "not written", warnings)
     problems = (*proof.problems, *warnings)
-    text = DIFFERS if proof.problems else MATCHES
     return Verdict(
-        f"{text}{WITH_WARNINGS}" if warnings else text,
+        DIFFERS if proof.problems else MATCHES,
         not problems,
         proof.level,
         "only read" if not writes else "not written" if problems else "written",
@@ -302,7 +297,7 @@ def _layer(
     channels = features_in // prod(layer.kernel)
     return LayerEntry(
         name=layer.name,
-        new_name=resolved.names[weight.name].removesuffix(".weight"),
+        new_name=resolved.names[weight.name].removesuffix(WEIGHT),
         reads=layer.reads,
         flatten=layer.head.flatten,
         feature_map=dict(zip(fmap.axes, fmap.sizes, strict=True)),

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TypeVar
 
-from fcn_convert.errors import ReportError, printable
+from fcn_convert.errors import CheckpointError, ReportError, printable
 from fcn_convert.formats.source import SourceFile
 
 MAX_REPORT_BYTES = 1 << 27
@@ -19,8 +19,8 @@ Kind = TypeVar("Kind")
 def read_report(path: Path, kind: type[Kind], what: str) -> Kind:
     """Return a JSON report as a dataclass or a pydantic model that says what is needed of it.
 
-    what: the report that it has to be, for messages. Raises CheckpointError where the file cannot
-    be read, and ReportError where it is too large or another one.
+    what: the report that it has to be, for messages. Raises ReportError where the file cannot be
+    read, is too large, or is another one.
     """
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - slow to import
 
@@ -37,10 +37,13 @@ def read_report(path: Path, kind: type[Kind], what: str) -> Kind:
 
 
 def _raw(path: Path) -> bytes:
-    with SourceFile(path) as file:
-        if file.size > MAX_REPORT_BYTES:
-            raise ReportError(f"{path}: has {file.size} bytes, more than any report")
-        raw = file.pread(0, file.size)
+    try:
+        with SourceFile(path) as file:
+            if file.size > MAX_REPORT_BYTES:
+                raise ReportError(f"{path}: has {file.size} bytes, more than any report")
+            raw = file.pread(0, file.size)
+    except CheckpointError as error:
+        raise ReportError(*error.problems) from error
     if raw.count(b"{") + raw.count(b"[") + raw.count(b",") > MAX_REPORT_PARTS:
         raise ReportError(f"{path}: is JSON of more parts than any report has")
     return raw

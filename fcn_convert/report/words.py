@@ -8,7 +8,7 @@ from math import floor, log10
 from fcn_convert.errors import printable, quoted
 from fcn_convert.infer.findings import Finding
 from fcn_convert.proof import AnswersCheck, Check
-from fcn_convert.report import MATCHES, WITH_WARNINGS, FileEntry, LayerEntry, Report, TensorEntry
+from fcn_convert.report import MATCHES, FileEntry, LayerEntry, Report, TensorEntry
 from fcn_convert.report.model_entry import ModelEntry, PictureEntry
 from fcn_convert.tensors import times
 
@@ -163,8 +163,8 @@ def verdict(report: Report) -> str:
     """Say what the whole comes to, with how many warnings, and where no output appeared."""
     found = report.verdict
     text, count = found.text, len(report.warnings)
-    if count and text.removesuffix(WITH_WARNINGS) == MATCHES:
-        text = f"{MATCHES}, with {count} warning{'s' * (count > 1)}"
+    if count and text == MATCHES:
+        text = f"{text}, with {count} warning{'s' * (count > 1)}"
     level = f" (checked: {found.level})" if found.level else ""
     unwritten = found.problems and found.output == "not written"
     return f"{text}{level}" + ("; no output was written" if unwritten else "")
