@@ -89,9 +89,9 @@ def resolve(spec: Spec, state_dict: StateDict) -> Resolved:
         chosen = {entry: weights[entry.name] for entry in entries}
         layers += _what_they_read(spec, head, state_dict, chosen, problems)
     names = renamed(spec, state_dict, problems)
-    problems += torn_apart((layer.name for layer in layers), names)
     for head in spec.heads:
         problems += _inapplicable(spec, head, state_dict)
+    problems = problems or list(torn_apart((layer.name for layer in layers), names))
     if problems:
         raise SpecError(*problems)
     warnings = [w for head in spec.heads for w in _doubts(spec, head, state_dict)]

@@ -50,8 +50,6 @@ def torn_apart(layers: Iterable[str], names: Mapping[str, str]) -> Iterator[str]
     for layer in layers:
         weight = names[layer + WEIGHT]
         module = weight.removesuffix(WEIGHT)
-        if not weight:
-            continue  # that has been said
         if module == weight:
             yield f"rename: {layer + WEIGHT} would be called {weight}, which is no module's weight"
         elif names.get(layer + BIAS, module + BIAS) != module + BIAS:

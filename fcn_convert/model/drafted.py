@@ -30,7 +30,7 @@ def spec_from_model(checkpoint: Path, model: str, sizes: str, state_dict: str | 
         spec = spec_of(made, example_of(sizes))
     with open_checkpoint(checkpoint) as opened:
         layout, found = _as_the_model_has_it(opened, state_dict, made)
-        spec = replace(_named_as_in(found, spec, made), state_dict=state_dict)
+        spec = replace(_named_as_in(found, spec, made), state_dict=state_dict, layout=None)
         # What is assumed anyway is said only where shapes alone would speak for another.
         if layout != "torch" or any(layout_doubts(opened, spec)):
             spec = replace(spec, layout=layout)
