@@ -80,21 +80,23 @@ def mlx_file(tensors: Tensors, folder: Path) -> Path:
 
 
 FILES = {
-    "same-names": (torch_file(str), "fc1", None),
-    "data-parallel": (torch_file(lambda name: f"module.{name}"), "module.fc1", None),
+    "same-names": (torch_file(str), "fc1", "torch"),
+    "data-parallel": (torch_file(lambda name: f"module.{name}"), "module.fc1", "torch"),
     "lightning-and-compiled": (
         torch_file(lambda name: f"net._orig_mod.{name}"),
         "net._orig_mod.fc1",
-        None,
+        "torch",
     ),
     "a-compiled-part": (
         torch_file(lambda name: name.replace("fc1", "fc1._orig_mod")),
         "fc1._orig_mod",
-        None,
+        "torch",
     ),
     "keras": (keras_file, "fc1", "keras"),
     "mlx": (mlx_file, "fc1", "mlx"),
 }
+"""How to save, the head's name there, and the layout: PyTorch's is said, since a kernel of 3×5 that
+reads 3 channels looks like MLX's."""
 
 
 @pytest.mark.parametrize("factory", ["Net", "wrapped", "made"])
@@ -102,7 +104,7 @@ FILES = {
 def test_a_checkpoint_of_the_model_is_known_by_its_shapes(
     save: Callable[[Tensors, Path], Path],
     name: str,
-    layout: str | None,
+    layout: str,
     factory: str,
     tmp_path: Path,
 ) -> None:
