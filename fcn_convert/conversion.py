@@ -28,8 +28,9 @@ from fcn_convert.infer.unlisted import unlisted_doubts
 from fcn_convert.layers import Resolved, resolve
 from fcn_convert.plan import Plan, in_shards, make_plan
 from fcn_convert.proof import LEVELS, Level, Proof
-from fcn_convert.report import CheckFailedError, FileEntry, Report, entry_of, make_report
+from fcn_convert.report import CheckFailedError, FileEntry, Report
 from fcn_convert.report.files import check_paths, write_report
+from fcn_convert.report.making import entry_of, make_report
 from fcn_convert.report.model_entry import ModelRequest
 from fcn_convert.shard_folder import FolderDraft
 from fcn_convert.spec import Spec, load_spec, make_spec

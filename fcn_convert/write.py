@@ -12,6 +12,7 @@ from typing import assert_never
 
 from fcn_convert.errors import CheckpointError
 from fcn_convert.formats import Checkpoint
+from fcn_convert.formats.safetensors import LENGTH_BYTES
 from fcn_convert.formats.source import Advance, SourceFile, write_at
 from fcn_convert.formats.strided import Block, BlockReader, blocks, placed, strides_of
 from fcn_convert.plan import (
@@ -28,7 +29,6 @@ from fcn_convert.plan import (
 from fcn_convert.tensors import RESERVED, TensorInfo, row_major_strides
 from fcn_convert.workers import Workers, threads_to_compute, work_off
 
-LENGTH_BYTES = 8
 PAGE_BYTES = 4096
 """Block size of common file systems: ranges congruent modulo it can be shared, not copied."""
 COPY_BYTES = 32 << 20

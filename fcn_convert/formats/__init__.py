@@ -157,7 +157,8 @@ def _incomplete(path: Path, number: int, total: int) -> str:
 def _reader(file: SourceFile) -> Reader:
     """Return the reader of a file by its content; raises CheckpointError where there is none."""
     head = file.pread(0, min(HEAD_BYTES, file.size))
-    tail = file.pread(max(file.size - signatures.TAIL_BYTES, 0), min(8, file.size))
+    last = min(signatures.TAIL_BYTES, file.size)
+    tail = file.pread(file.size - last, last)
     sentence = signatures.by_name(file.path.name) or signatures.known(head, tail)
     if sentence is None:
         for reader in READERS:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from fcn_convert.errors import printable
 from fcn_convert.head_code.reading import Layer, ReportedHead
-from fcn_convert.report import convolution_line
+from fcn_convert.report.making import convolution_line
 from fcn_convert.tensors import parent
 
 MAX_GAPS = 64

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fcn_convert.errors import FcnConvertError, ReportError, quoted
-from fcn_convert.report import versions
+from fcn_convert.report.making import versions
 from fcn_convert.report.reading import read_report
 
 MAX_SHARDS = 1_000_000
