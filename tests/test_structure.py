@@ -27,7 +27,7 @@ RANKS: tuple[frozenset[str], ...] = tuple(
         "tensors turns atomic beside proof layout_proof",
         "formats",
         "spec spec_yaml spec_schema spec_text",
-        "layers renames",
+        "layers renames shape_doubts",
         "infer",
         "plan activations digests rereading",
         "write verify shard_folder",
@@ -59,6 +59,7 @@ ONLY = {
     "formats": {"beside", "errors", "tensors", "formats", "numpy_import", "torch_library"},
     "spec": {"errors", "formats", "spec_schema", "spec_yaml", "tensors"},
     "renames": {"spec", "tensors"},
+    "shape_doubts": {"errors", "layers", "spec", "tensors"},
     "plan": {"errors", "layers", "tensors"},
     "layout_proof": {"tensors"},
     "verify": {

@@ -13,7 +13,8 @@ from fcn_convert.infer.maps import candidate_maps, planes
 from fcn_convert.infer.network import Network
 from fcn_convert.infer.readings import Reading, alike, readings
 from fcn_convert.infer.scores import CLEAR_Z, LESS_CLEAR, Evidence, Score
-from fcn_convert.layers import DenseLayer, Resolved, stated_map
+from fcn_convert.layers import DenseLayer, Resolved
+from fcn_convert.shape_doubts import stated_map
 from fcn_convert.spec import FeatureMap
 from fcn_convert.tensors import StateDict
 
