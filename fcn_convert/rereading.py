@@ -1,4 +1,4 @@
-"""Reads values once more, for the proof: shares no arithmetic with what a conversion reads by.
+"""Reads values once more, for the proof: shares no arithmetic with how a conversion reads.
 
 `formats/strided.py` weighs the calls that each way of cutting a tensor costs. Here it is cut in
 halves by a rule, and every index is counted out anew. A mistake in either fails the proof.
@@ -18,7 +18,7 @@ from fcn_convert.tensors import TensorInfo
 BOX_BYTES = 4 << 20
 """Bytes of values in one box at most; of a tensor that is not cut any further, one element."""
 SPARSE = 8
-"""A stretch is read at once where it is at most so many times as long as its values."""
+"""A stretch is read at once where it is at most this many times as long as its values."""
 CACHED = 1 << 16
 """Elements that are put into another order at a time: they stay in a core's second cache."""
 SIGN = 0x80
@@ -45,8 +45,8 @@ def boxes(tensor: TensorInfo) -> Iterator[Box]:
         whole = Box((0,) * len(tensor.shape), tensor.shape)
         most = max(1, BOX_BYTES // tensor.dtype.itemsize)
         steps = _steps(tensor)
-        in_rows = max(steps, default=0) in steps[:1]
-        yield from _halved(whole, most, _first if in_rows else _longer_side)
+        first_is_slowest = bool(steps) and steps[0] == max(steps)
+        yield from _halved(whole, most, _first if first_is_slowest else _longer_side)
 
 
 def _halved(box: Box, most: int, axis_of: Callable[[tuple[int, ...]], int]) -> Iterator[Box]:

@@ -12,7 +12,7 @@ from typing import Literal
 from fcn_convert.errors import CheckpointError, printable, quoted
 
 Layout = Literal["torch", "keras", "mlx", "paddle"]
-"""Whose habit a file's arrays are stored by."""
+"""Whose convention a file's arrays follow."""
 MAX_AXES = 64
 """Axes a tensor may have; as many as torch and NumPy allow."""
 WEIGHT, BIAS = ".weight", ".bias"
@@ -137,7 +137,7 @@ def row_major_strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def size_in_bits(shape: Sequence[int], bits: int) -> int | None:
-    """Return the size of an array of elements of so many bits, or None where it overflows.
+    """Return the size of an array of elements of `bits` bits, or None where it overflows.
 
     Overflow is judged axis by axis, as safetensors does, so a later 0 does not excuse it.
     """
@@ -173,8 +173,8 @@ def why_no_name(name: str) -> str:
         return "is reserved by safetensors"
     try:
         name.encode("utf-8")
-    except UnicodeEncodeError:  # a lone surrogate, as of bytes that are no UTF-8
-        return "is no valid Unicode text"
+    except UnicodeEncodeError:  # a lone surrogate, as of bytes that are not UTF-8
+        return "is not valid Unicode text"
     return ""
 
 
@@ -210,9 +210,9 @@ class StateDict:
 
     path: the keys that lead to it, joined by dots; empty for the whole file.
     unreadable: tensors that have no plain row of values (quantized, sparse, …), with the reason.
-    layout: whose habit its arrays are stored by.
+    layout: whose convention its arrays follow.
     flattened: the maps that Dense layers read, by their names, where the file says so; None for one
-    of which it says that it reads no map.
+    that reads no map, as the file says.
     broken: why it cannot be read, where it lies about a tensor; it has none then.
     """
 
@@ -294,10 +294,10 @@ class Index:
     notes: what a reader should know about how names were derived.
     warnings: what is odd about the file, whatever is done with it.
     metadata: texts that the file's author stored beside the tensors.
-    checksums: what the container says of its parts; held against them only where bytes are read.
+    checksums: what the container says of its parts; compared with them only where bytes are read.
     shards: the files beside an index that hold the tensors; none where one file holds everything.
-    layout: whose habit arrays are stored by, where the container says so.
-    foreign_names: whether names may be of another framework's habit.
+    layout: whose convention arrays follow, where the container says so.
+    foreign_names: whether names may follow another framework's convention.
     """
 
     format: str
@@ -341,7 +341,7 @@ class Index:
         raise CheckpointError(f"holds no state dict at {shown(path)}; {self._found()}")
 
     def _only(self) -> StateDict:
-        # An entry without one weight matrix (normalisation constants, random states) is no model.
+        # An entry without a weight matrix (normalisation constants, random states) is not a model.
         models = [s for s in self.state_dicts if s.may_be_a_model] or self.state_dicts
         if not models:
             others = quoted(f"{printable(e.name)}, {printable(e.reason)}" for e in self.left_out)

@@ -17,7 +17,7 @@ S = TypeVar("S")
 
 
 class _EndedError(Exception):
-    """Raised in a worker whose owner waits for it no more."""
+    """Raised in a worker whose owner no longer waits for it."""
 
 
 class Workers:
@@ -58,7 +58,7 @@ def work_off(
     helpers: Workers,
     threads: int,
 ) -> None:
-    """Do all jobs in so many threads, this one and helpers; returns when none is at work any more.
+    """Do all jobs in `threads` threads, this one and helpers; returns when none is at work.
 
     A helper joins when it has nothing else to do: more threads than cores would only take turns.
     Each thread has memory of its own.

@@ -244,7 +244,7 @@ UNUSABLE: dict[str, tuple[Arrange, str]] = {
     "a-folder": (an_empty_folder, r"\S+: is a folder without a checkpoint; expected .*"),
     "the-folder-itself": (lambda _: ["."], r"\.: is a folder without a checkpoint; expected .*"),
     "a-name-too-long": (lambda _: ["a" * 300], r"a+: File name too long"),
-    "not-a-checkpoint": (not_a_checkpoint, r"\S+lenet\.pth: is no checkpoint known here .*"),
+    "not-a-checkpoint": (not_a_checkpoint, r"\S+lenet\.pth: is not a checkpoint known here .*"),
     "truncated": (truncated, r"\S+lenet\.pth: .*"),
     "no-spec": (without_spec, r"\S+lenet\.pth has no spec: expected lenet\.yaml beside it, or .*"),
     "no-such-spec": (lambda p: [p, "--spec", "none.yaml"], r"none\.yaml: No such file .*"),

@@ -262,8 +262,8 @@ def test_tensors_that_pickle_dump_listed(tmp_path: Path, kind: str, protocol: in
 @pytest.mark.parametrize(
     ("values", "sentence"),
     [
-        pytest.param([1.0, "x"], "a FloatStorage, lists something else than numbers", id="text"),
-        pytest.param([1.0, 1e300], "lists something else than numbers of its kind", id="large"),
+        pytest.param([1.0, "x"], "a FloatStorage, lists something other than numbers", id="text"),
+        pytest.param([1.0, 1e300], "lists something other than numbers of its kind", id="large"),
         pytest.param([1.0], "it reaches byte 8 of storage '0', which has 4", id="few"),
         pytest.param("12", "its rebuilder is not given a storage", id="no list"),
     ],
@@ -330,7 +330,7 @@ def legacy(what: object) -> bytes:
         pytest.param(lambda: legacy(torch.ones(2)), "it does not hold a storage", id="tensor"),
         pytest.param(lambda: legacy([1]), "it does not hold a storage", id="list"),
         pytest.param(lambda: legacy(torch.ones(1).storage()), "it reaches byte 8 of", id="small"),
-        pytest.param(lambda: 3, "its values are no bytes", id="number"),
+        pytest.param(lambda: 3, "its values are not bytes", id="number"),
         pytest.param(lambda: pickle.dumps([1] * 50000), "is not|truncated|magic", id="long"),
     ],
 )

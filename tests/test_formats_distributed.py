@@ -351,7 +351,7 @@ def no_tensors(data: Any) -> None:
         (not_stored, r"its chunk at \[0, 0\] is nowhere"),
         (other_dtype, r"does not hold F64 \[5, 24\] of it"),
         (larger, "its chunks end at 5 along axis 0, of 6"),
-        (overlap, "its chunks are no grid"),
+        (overlap, "its chunks are not a grid"),
         (hole, "its chunks do not follow each other along axis 0"),
         (nothing, "its chunks end at 0 along axis 0, of 5"),
         (ragged, "its chunks do not follow each other along axis 1"),

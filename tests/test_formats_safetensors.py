@@ -150,7 +150,7 @@ def test_malformed_is_refused_in_one_sentence(tmp_path: Path, case: str) -> None
 def test_what_is_no_safetensors_is_not_known(tmp_path: Path, raw: bytes) -> None:
     path = tmp_path / "m.safetensors"
     path.write_bytes(raw)
-    with pytest.raises(CheckpointError, match=r"m\.safetensors: is no checkpoint known here"):
+    with pytest.raises(CheckpointError, match=r"m\.safetensors: is not a checkpoint known here"):
         open_checkpoint(path)
 
 

@@ -132,13 +132,13 @@ def test_links_as_in_a_cache_are_followed(index: Path, tmp_path: Path, what: str
         pytest.param("sub/a.safetensors", "names the file 'sub/a", id="below"),
         pytest.param("", "names the file '', which", id="empty"),
         pytest.param("a\0.safetensors", r"names the file 'a\\x00", id="nul"),
-        pytest.param("\ud800", r"\\ud800': is no name of a file", id="surrogate"),
+        pytest.param("\ud800", r"\\ud800': is not a file name", id="surrogate"),
         pytest.param("\x1b[2J", r"net/\x1b\[2J: No such file", id="escape"),
         pytest.param("a" * 300, "File name too long", id="long"),
         pytest.param("none.safetensors", r"none\.safetensors: No such file", id="missing"),
         pytest.param(3, "names no file for 'fc.weight'", id="number"),
         pytest.param(["a"], "names no file for 'fc.weight'", id="list"),
-        pytest.param(INDEX, "index.json: is no shard of safetensors or of torch.save", id="itself"),
+        pytest.param(INDEX, "index.json: is not a shard of safetensors", id="itself"),
     ],
 )
 def test_names_of_shards(index: Path, name: Any, sentence: str) -> None:
@@ -182,8 +182,8 @@ def pointer(path: Path) -> None:
         (folder, "is not a regular file"),
         (dangling, "No such file"),
         (loop, "Too many levels"),
-        (empty, "is no shard of"),
-        (pointer, "is no shard of"),
+        (empty, "is not a shard of"),
+        (pointer, "is not a shard of"),
         (two_state_dicts, "holds 2 state dicts, expected one"),
     ],
 )
@@ -282,9 +282,9 @@ def test_tensors_and_shards_that_do_not_fit(
         pytest.param('{"weight_map": {}}', "names 0 tensors; expected 1 to", id="none"),
         pytest.param('{"weight_map": []}', "is JSON without a `weight_map`", id="list"),
         pytest.param('{"metadata": {}}', "is JSON without a `weight_map`", id="no-map"),
-        pytest.param('{"weight_map": {"w": "a"}', "is no JSON", id="cut"),
-        pytest.param('{"a":' * 100_000, "is no JSON", id="deep"),
-        pytest.param('{"weight_map": {"w": "a\udcff"}}', "is no JSON", id="not-utf-8"),
+        pytest.param('{"weight_map": {"w": "a"}', "is not JSON", id="cut"),
+        pytest.param('{"a":' * 100_000, "is not JSON", id="deep"),
+        pytest.param('{"weight_map": {"w": "a\udcff"}}', "is not JSON", id="not-utf-8"),
     ],
 )
 def test_texts_that_are_no_index(tmp_path: Path, text: str, sentence: str) -> None:
@@ -360,15 +360,15 @@ def test_sizes_of_other_shards_are_told_of(index: Path, said: float) -> None:
         pytest.param(
             {"total_size": 10**15}, "declares 1000000000000000 bytes of .* some are", id="far"
         ),
-        pytest.param({"total_size": -1}, "its `total_size` is no size: '-1'", id="negative"),
-        pytest.param({"total_size": "1 GB"}, "is no size: '1 GB'", id="text"),
-        pytest.param({"total_size": True}, "is no size: 'True'", id="true"),
-        pytest.param({"total_size": [1]}, "is no size", id="list"),
-        pytest.param({"total_size": float("nan")}, "is no size: 'nan'", id="nan"),
-        pytest.param({"total_size": float("inf")}, "is no size: 'inf'", id="infinite"),
-        pytest.param({"total_size": 10**30}, "is no JSON: .* does not fit in 64 bits", id="huge"),
-        pytest.param([1], "its `metadata` is no object", id="metadata-list"),
-        pytest.param("x", "its `metadata` is no object", id="metadata-text"),
+        pytest.param({"total_size": -1}, "its `total_size` is not a size: '-1'", id="negative"),
+        pytest.param({"total_size": "1 GB"}, "is not a size: '1 GB'", id="text"),
+        pytest.param({"total_size": True}, "is not a size: 'True'", id="true"),
+        pytest.param({"total_size": [1]}, "is not a size", id="list"),
+        pytest.param({"total_size": float("nan")}, "is not a size: 'nan'", id="nan"),
+        pytest.param({"total_size": float("inf")}, "is not a size: 'inf'", id="infinite"),
+        pytest.param({"total_size": 10**30}, "is not JSON: .* does not fit in 64 bits", id="huge"),
+        pytest.param([1], "its `metadata` is not an object", id="metadata-list"),
+        pytest.param("x", "its `metadata` is not an object", id="metadata-text"),
     ],
 )
 def test_sizes_that_are_lies(index: Path, metadata: Any, sentence: str) -> None:
@@ -408,7 +408,7 @@ def test_a_shard_alone_is_warned_of_and_shards_without_their_index_are_refused(
     names = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
     for name, tensors in zip(names, halves().values(), strict=True):
         save_file(tensors, tmp_path / name)
-    said = "is shard 2 of 2 by its name, and no other one is read"
+    said = "is shard 2 of 2 by its name, and no other shard is read"
     with open_checkpoint(tmp_path / names[1]) as checkpoint:
         [warning] = checkpoint.index.warnings
     assert said in warning

@@ -517,8 +517,8 @@ def test_what_is_no_tensor_is_left_out_with_its_reason(tmp_path: Path, *, zipped
         ("dtype", "not a tensor: the name torch.float32"),
         ("storage", "not a tensor: a storage"),
         ("none", "not a tensor: None"),
-        ("[7]", "its name is no text"),
-        ("[…]", "its name is no text"),
+        ("[7]", "its name is not text"),
+        ("[…]", "its name is not text"),
     ]
 
 
@@ -802,7 +802,7 @@ def test_truncated_at_every_byte(tmp_path: Path, protocol: int) -> None:
 def test_wrong_magic_is_not_known(tmp_path: Path) -> None:
     path = tmp_path / "m.pt"
     path.write_bytes(legacy(GOOD, K, magic=MAGIC + 1))
-    with pytest.raises(CheckpointError, match="is no checkpoint known here"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint known here"):
         open_checkpoint(path)
 
 

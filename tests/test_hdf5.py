@@ -118,7 +118,10 @@ def killed(name: str) -> str:
 WEIGHT = ["array", "fc.weight", "<f4", [5, 4], 512]
 PACKED = ["unpacked", "w", "<f4", [2, 2]]
 MISBEHAVED: dict[str, tuple[str, str]] = {
-    "crashed": (killed("SIGSEGV"), r"library crashed on it \(Segmentation fault\): it is damaged"),
+    "crashed": (
+        killed("SIGSEGV"),
+        r"library crashed on it \(Segmentation fault\): the file is damaged",
+    ),
     "gave up": (killed("SIGABRT"), r"library crashed on it \(Aborted\)"),
     "killed": (killed("SIGKILL"), "the process that reads it was killed, as the system does"),
     "out of its time": (killed("SIGXCPU"), "was at work on it for too long"),

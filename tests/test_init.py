@@ -283,5 +283,5 @@ def test_what_a_written_spec_rests_on_is_said_on_stderr(tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (0, "")
     assert f"{spec}: fc: 32 channels come before it" in result.stderr
     assert "taken for a square" in result.stderr
-    assert "that it is flattened CHW, as PyTorch does, is assumed" in result.stderr
+    assert "flatten CHW, as PyTorch does, is assumed" in result.stderr
     assert invoke("init", tmp_path / "m.pth").stderr == ""

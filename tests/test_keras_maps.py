@@ -174,7 +174,7 @@ def test_without_a_configuration_the_order_is_that_of_keras(tmp_path: Path) -> N
     network(path, None, features=8 * 5 * 5)
     result = CliRunner().invoke(app, ["init", str(path)])
     assert result.exit_code == 0, result.stderr
-    assert "that it is flattened HWC, as Keras does, is assumed" in " ".join(
+    assert "flatten HWC, as Keras does, is assumed" in " ".join(
         result.stdout.replace("#", "").split()
     )
     assert "flatten:" not in result.stdout
@@ -211,7 +211,7 @@ def test_a_configuration_beside_weights_with_names_is_used(
     [
         pytest.param('{"loss": [1, 0.5]}', "describes no model of Keras", id="history"),
         pytest.param('["cat", "dog"]', "describes no model of Keras", id="labels"),
-        pytest.param('{"class_name": "Seq', "is no JSON", id="cut off"),
+        pytest.param('{"class_name": "Seq', "is not JSON", id="cut off"),
         pytest.param('{"layers": [' + "[" * 99_999, "", id="deep"),
     ],
 )

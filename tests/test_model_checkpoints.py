@@ -178,7 +178,7 @@ def number(): return 3
         pytest.param("raises.py:f", r"fails \(raises.py:1: .*ZeroDivisionError", id="raises"),
         pytest.param("text.py:f", r"text.py:f: fails: SyntaxError: invalid syntax", id="text"),
         pytest.param("binary.py:f", r"binary.py:f: fails: \w+Error: ", id="binary"),
-        pytest.param("f.txt:f", r"f.txt: is no Python file; expected `package", id="suffix"),
+        pytest.param("f.txt:f", r"f.txt: is not a Python file; expected `package", id="suffix"),
     ],
 )
 def test_a_factory_that_fails_is_one_sentence(

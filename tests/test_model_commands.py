@@ -97,7 +97,7 @@ def test_one_option_without_the_other_is_bad_usage(arguments: list[str], message
             "fails: ModuleNotFoundError: No module named 'no_such_module_'; install it, or run",
             id="no-module",
         ),
-        pytest.param("no/such.py:f", "1,8,8", "no/such.py: is no file", id="no-file"),
+        pytest.param("no/such.py:f", "1,8,8", "no/such.py: is not a file", id="no-file"),
         pytest.param(f"{TRAIN}:split_digits", "1,8,8", "expected an nn.Module", id="no-model"),
         pytest.param(f"{TRAIN}:answers", "1,8,8", "TypeError: answers()", id="arguments"),
         pytest.param(f"{TRAIN}:LeNet", "8", "expected the sizes of one sample", id="one-size"),
@@ -520,8 +520,8 @@ def broken_image(folder: Path) -> list[str | Path]:
 
 
 BAD_IMAGES = {
-    "no-image": (broken_image, "broken.png: is no image that can be read"),
-    "missing": (lambda folder: ["--image", folder / "none.png"], "none.png: is no image"),
+    "no-image": (broken_image, "broken.png: is not an image that can be read"),
+    "missing": (lambda folder: ["--image", folder / "none.png"], "none.png: is not an image"),
     "small": (
         lambda folder: ["--image", canvas(folder, (7, 20))],
         r"has 20×7 pixels (H×W), fewer than the model's own input, 8×8",
@@ -536,7 +536,7 @@ BAD_IMAGES = {
     ),
     "labels-that-are-no-text": (
         lambda folder: ["--image", canvas(folder, (9, 9)), "--labels", canvas(folder, (9, 9))],
-        "canvas.png: is no UTF-8 text, one name a line",
+        "canvas.png: is not UTF-8 text, one name a line",
     ),
     "mean": (
         lambda folder: ["--image", canvas(folder, (9, 9)), "--mean", "1,2,3"],

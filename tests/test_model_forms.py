@@ -432,7 +432,7 @@ ERRORS: dict[str, tuple[Net | nn.Module, str]] = {
             lambda self, x: self.a(flat(x)[:, list(range(23, -1, -2)) + list(range(0, 24, 2))]),
             a=dense(24),
         ),
-        r"a \(.*\) reads the feature map 4×2×3 in an order that is no order of its axes",
+        r"a \(.*\) reads the feature map 4×2×3 in an order that is not one of its axes",
     ),
     "weight-norm": (
         Net(lambda self, x: self.a(flat(x)), a=nn.utils.parametrizations.weight_norm(dense(24))),

@@ -38,7 +38,7 @@ class Stored:
     bias: TensorInfo | None
 
     def rows(self, first: int, most: int) -> Stored:
-        """Return the weight and the bias of so many output features, or of those there are."""
+        """Return the weight and the bias of `most` output features, or of those there are."""
         bias = _rows(self.bias, first, most) if self.bias else None
         return Stored(self.checkpoint, _rows(self.weight, first, most), bias)
 
@@ -141,7 +141,7 @@ class Answers:
         return wide
 
     def make_inputs(self, box: Box) -> tuple[Values, Values]:
-        """Make what a box of the weight reads: all in float64, and of it what narrow is of."""
+        """Make what a box of the weight reads: in float64, and for `narrow` in the stored dtype."""
         wide = self._make(box.start[1:], box.shape[1:])
         return wide, (wide[0][:MAPS].to(self._stored.dtype),)
 

@@ -1,4 +1,4 @@
-"""Holds what a convolution answers against what the Dense layer does.
+"""Compares what a convolution answers with what the Dense layer does.
 
 In float64, where rounding is bounded: two ways of summing n products differ by at most
 2·g·Σ|x·w| with g = n·u / (1 - n·u) and u = 2⁻⁵³ (Higham, Accuracy and Stability of Numerical
@@ -56,7 +56,8 @@ class Comparison:
         """Sum up: passed where every output lies within its bound."""
         problem = (
             f"{name}: {self._beyond} of {self._compared} outputs differ from the Dense layer's by "
-            f"more than rounding: by up to {max(self._largest):.3g}, allowed are {self._bound:.3g}"
+            f"more than rounding: by up to {max(self._largest):.3g}; at most {self._bound:.3g} is "
+            "allowed"
             if self._beyond
             else ""
         )

@@ -10,7 +10,7 @@ from fcn_convert.proof import LargerMap, Spread
 from fcn_convert.torch_library import Tensor, torch
 
 POWERS = 64
-"""Powers of two below and above the bound that are told apart."""
+"""Powers of two below and above the bound that are distinguished."""
 SHOWN_FEATURES = 6
 DIGITS = 6
 
@@ -44,7 +44,7 @@ class SpreadCounter:
 
 
 class FurthestFeatures:
-    """Keeps both answers of the features of which a cell of the larger map is the furthest apart.
+    """Keeps both answers of the features that are the furthest apart in a cell of the larger map.
 
     cells: of the larger map's answer, by spatial axis.
     """

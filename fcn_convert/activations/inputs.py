@@ -74,7 +74,7 @@ class Inputs:
 
 
 def _grown(kernel: Iterable[int], cells: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the size of what a kernel reads for so many cells."""
+    """Return the size of what a kernel reads for these cells."""
     return tuple(size + count - 1 for size, count in zip(kernel, cells, strict=True))
 
 

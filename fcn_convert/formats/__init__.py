@@ -2,9 +2,9 @@
 
 To add one, write a module with the two functions of `Reader` and name it in `READERS`;
 `tests/toy_format.py` is a whole one, in a page. One that is a zip file has the functions of
-`ZipReader` instead, and stands in `ZIP_READERS`; `npz.py` is the example. By which suffix folders
-are searched for it stands in `CHECKPOINT_SUFFIXES` (beside.py). What cannot be read has a sentence
-in `signatures.py`.
+`ZipReader` instead, and is named in `ZIP_READERS`; `npz.py` is the example. The suffixes
+that folders are searched for are in `CHECKPOINT_SUFFIXES` (beside.py). What cannot be read has a
+sentence in `signatures.py`.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ READERS: tuple[Reader, ...] = (
 )
 
 MIN_REPEATED, MAX_TIMES = 1 << 30, 16
-"""Bytes of tensors that share their values, expanded or tied, so that a file has fewer: beyond, a
-small one could fill a disk. And how often a large file may stand for itself."""
+"""Bytes that tensors which share values may take in the output: a small file of expanded or tied
+ones could fill a disk. And how many times its own size those of a large file may take."""
 
 
 class Checkpoint:
@@ -69,7 +69,7 @@ class Checkpoint:
 
     @property
     def stored(self) -> tuple[SourceFile, ...]:
-        """The files that lie on the disk, without what was unpacked from them."""
+        """The files on the disk, without what was unpacked from them."""
         return tuple(file for file in self.files if not isinstance(file, Scratch))
 
     @property
@@ -80,7 +80,7 @@ class Checkpoint:
     def state_dict(self, path: str | None, layout: str | None = None) -> StateDict:
         """Return the state dict at `path`, or the only one, as PyTorch names and orders its arrays.
 
-        layout: whose habit arrays are stored by; None for what the container says, or PyTorch's.
+        layout: whose convention arrays follow; None for what the container says, or PyTorch's.
         Raises CheckpointError as `Index.state_dict` does, SpecError for a layout that is not the
         container's.
         """
@@ -149,8 +149,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _incomplete(path: Path, number: int, total: int) -> str:
     return (
-        f"{path}: is shard {number} of {total} by its name, and no other one is read; name the "
-        "index of all, or their folder, to convert the whole"
+        f"{path}: is shard {number} of {total} by its name, and no other shard is read; name "
+        "the index, or their folder, to convert the whole checkpoint"
     )
 
 

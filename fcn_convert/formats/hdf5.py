@@ -1,8 +1,8 @@
 """The arrays of an HDF5 file, by place: contiguous ones in the file itself, others unpacked.
 
 h5py reads the structure, in a process of its own (`hdf5_child/`), whose answer is checked here:
-HDF5's library is C, and a file can be made to crash it, to keep it busy, or to turn it. Only hard
-links inside of the file are followed: soft and external links, virtual datasets and external
+HDF5's library is C, and a file can be made to crash it, to keep it busy, or to take it over. Only
+hard links inside the file are followed: soft and external links, virtual datasets and external
 storage lead elsewhere.
 """
 
@@ -46,18 +46,22 @@ from fcn_convert.hdf5_child import main
 main(descriptor, start, size)
 """
 _ENVIRONMENT = {
-    # Threads would have nothing to do there, but memory of their own.
+    # Threads would have nothing to do there, yet take memory of their own.
     **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     "MALLOC_MMAP_THRESHOLD_": "1000000",  # glibc then keeps no large blocks that were freed
     "HDF5_PLUGIN_PRELOAD": "::",  # HDF5's way to say that no library is to be loaded
 }
-_NONSENSE = "HDF5's library gave an answer that makes no sense: it is damaged, or was made to do so"
-_ADVICE = "it is damaged, or was made to do so; if what wrote it still reads it, save it again"
+_NONSENSE = (
+    "HDF5's library gave an answer that makes no sense: the file is damaged, or was made to do so"
+)
+_ADVICE = (
+    "the file is damaged, or was made to do so; if what wrote it still reads it, save it again"
+)
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """The arrays of a file by their paths, what is none that can be written, and its attributes.
+    """The arrays of a file by their paths, those that cannot be written, and its attributes.
 
     attributes: of every group: texts, and lists of texts; None for what is neither.
     """
@@ -87,7 +91,7 @@ def read_arrays(files: Files, part: Part) -> Arrays:
 
 @contextmanager
 def _child(file: SourceFile, part: Part) -> Iterator[Popen[bytes]]:
-    """Run the process that reads a file, for as long as it is listened to.
+    """Run the process that reads a file, for as long as its answer is read.
 
     It ends when its stdin is closed, also where this process is killed. Ctrl-C is not for it.
     """
@@ -129,7 +133,7 @@ def _end_of(child: Popen[bytes]) -> str:
 
 
 class _Answer:
-    """What the process says, checked: a file that got hold of it may say anything.
+    """What the process says, checked: a file that took it over may say anything.
 
     Each line is a list, as JSON: `group` and its path · `attribute`, the path of its group, its
     name and value · `left out`, an array's path and dtype · `array`, its path, NumPy's code of its

@@ -17,7 +17,7 @@ MAX_CONTAINERS = 250_000
 
 
 def parse_json(path: Path, what: str, raw: bytes) -> Any:
-    """Return the data of a JSON text; raises CheckpointError where it is none."""
+    """Return the data of a JSON text; raises CheckpointError for anything else."""
     if len(raw) > MAX_JSON:
         raise CheckpointError(f"{path}: {what} has {len(raw)} bytes, over {MAX_JSON}")
     if raw.count(b"{") + raw.count(b"[") > MAX_CONTAINERS:
@@ -25,7 +25,7 @@ def parse_json(path: Path, what: str, raw: bytes) -> Any:
     try:
         return json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_int=_integer)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: {what} is no JSON: {error}") from error
+        raise CheckpointError(f"{path}: {what} is not JSON: {error}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

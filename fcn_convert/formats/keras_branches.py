@@ -1,11 +1,11 @@
-"""A Sequential of Keras 1 that begins with a Merge of other models, told as a graph of layers."""
+"""A Sequential of Keras 1 that begins with a Merge of other models, as a graph of layers."""
 
 from __future__ import annotations
 
 from typing import Any
 
 MAX_BRANCHES = 32
-"""Merges inside of each other."""
+"""Merges nested in each other."""
 
 Data = dict[str, Any]
 
@@ -36,7 +36,7 @@ def _branches(listed: list[Any]) -> list[Any]:
 
 
 class _UnclearError(Exception):
-    """Something is no layer, or its name does not tell it from another one."""
+    """Something is not a layer, or has the same name as another one."""
 
 
 class _Graph:
@@ -68,7 +68,7 @@ class _Graph:
         return self._add(data, [])
 
     def _add(self, data: Any, read: list[str]) -> str:
-        """Add a layer that reads others; the first of a row has an input of the size it tells."""
+        """Add a layer that reads others; the first of a row has an input of the size it states."""
         name = _name(data)
         shape = data["config"].get("batch_input_shape")
         if not read and shape is not None and data.get("class_name") != "InputLayer":

@@ -21,7 +21,7 @@ Use = tuple[str, int]
 
 @dataclass(frozen=True)
 class LayerConfig:
-    """A layer: its name and class, its settings, and the layers inside of it.
+    """A layer: its name and class, its settings, and the layers inside it.
 
     wrapped: the one layer that a wrapper such as TimeDistributed applies. uses: what it reads, each
     time that it is used. results: what a model gives. group: what a file calls it, where only the
@@ -38,7 +38,7 @@ class LayerConfig:
     group: str = ""
 
     def find(self, name: str) -> tuple[LayerConfig, ...]:
-        """Return the way to a layer inside of this one; empty where it is not there."""
+        """Return the way to a layer inside this one; empty where it is not there."""
         for layer in self.layers:
             if layer.name == name:
                 return (layer,)
@@ -48,11 +48,11 @@ class LayerConfig:
         return ()
 
     def child(self, name: str) -> LayerConfig | None:
-        """Return the layer of that name directly inside of this one."""
+        """Return the layer of that name directly inside this one."""
         return next((layer for layer in self.layers if layer.name == name), None)
 
     def every(self) -> Iterator[LayerConfig]:
-        """Yield this layer and all inside of it."""
+        """Yield this layer and all inside it."""
         yield self
         for layer in (*self.layers, *([self.wrapped] if self.wrapped else [])):
             yield from layer.every()
@@ -79,7 +79,7 @@ def read_config(path: Path, data: Any) -> LayerConfig:
 
 
 def _with_class(data: Any) -> Any:
-    """Return what `get_config()` gives with the class of the model, which its parts tell."""
+    """Return what `get_config()` gives with the class of the model, which its parts show."""
     match data:
         case [*_]:  # of a Sequential, until the first versions of Keras 2
             return {"class_name": "Sequential", "config": {"layers": data}}
@@ -134,7 +134,7 @@ def snake_case(name: str) -> str:
 
 
 def saved_names(model: LayerConfig) -> Iterator[tuple[str, LayerConfig]]:
-    """Yield the layers directly inside of a model, each with the name of its group in the file."""
+    """Yield the layers directly inside a model, each with the name of its group in the file."""
     layers = model.layers
     if model.kind == "Sequential" and layers and layers[0].kind == "InputLayer":
         layers = layers[1:]

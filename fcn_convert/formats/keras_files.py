@@ -44,8 +44,8 @@ CONFIG, WEIGHTS, SHARDS = "config.json", "model.weights.h5", "model.weights.json
 _WHOLE = "model_weights"
 _SUFFIX = ".weights.h5"
 GROUPS_NOTE = (
-    "no configuration lies beside it: layers are called as the file's groups, and these names tell "
-    "what their variables are"
+    "no configuration lies beside it: layers are named after the file's groups, and these names "
+    "tell what their variables are"
 )
 KERAS_1_NOTE = (
     "written by Keras 1; its kernels are taken as TensorFlow's: those trained with Theano, "
@@ -110,15 +110,15 @@ def _config(path: Path, raw: bytes) -> LayerConfig:
 
 
 def _config_beside(files: Files) -> LayerConfig | None:
-    """Return the configuration that lies beside a file that cannot be read without, if any."""
+    """Return the configuration beside a file that cannot be read without one, if there is one."""
     name = next(_names_beside(files.main.path, CONFIG), None)
     return _config_in(files.opened[files.sibling(name)]) if name else None
 
 
 def _names_beside(path: Path, *others: str) -> Iterator[str]:
-    """Yield what is called as a file's configuration may be, and is there.
+    """Yield the names of existing files that may be the configuration of a file.
 
-    others: names that it may have beside those that are made of the file's own.
+    others: names that it may have besides those made from the file's own.
     """
     stem = path.name.removesuffix(_SUFFIX) if path.name.endswith(_SUFFIX) else path.stem
     for name in (f"{stem}.keras", f"{stem}.json", *others):
@@ -168,7 +168,7 @@ def _named(files: Files, arrays: Arrays) -> Index:
 def _config_if_any(
     files: Files, layers: Collection[str]
 ) -> tuple[LayerConfig | None, tuple[str, ...]]:
-    """Return the configuration beside a file that needs none, and why what lies there is not used.
+    """Return the configuration beside a file that needs none, and why what is there is not used.
 
     A file called `config.json` is not looked at: many other tools write one. One of another model
     would say what layers of the same name never were, so it has to have all of these layers.
@@ -227,7 +227,7 @@ def _numbered(
     path: Path,
     arrays: Arrays,
     model: LayerConfig,
-    intact: tuple[Checksum, ...] = (),
+    stored_checksums: tuple[Checksum, ...] = (),
 ) -> Index:
     """Index a file that numbers variables."""
     if not model.layers:
@@ -240,7 +240,7 @@ def _numbered(
         layers = by_numbers(arrays, model)
     except RecordError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    return _index(kind, path, arrays, layers, model, intact)
+    return _index(kind, path, arrays, layers, model, stored_checksums)
 
 
 def _index(  # noqa: PLR0913 - what both ways of writing come to
@@ -249,7 +249,7 @@ def _index(  # noqa: PLR0913 - what both ways of writing come to
     arrays: Arrays,
     layers: Layers,
     model: LayerConfig | None,
-    intact: tuple[Checksum, ...] = (),
+    stored_checksums: tuple[Checksum, ...] = (),
 ) -> Index:
     others = [name for name in arrays.tensors if name not in layers.taken]
     left_out = [LeftOut(name, reason) for name in others if (reason := _reason(name))]
@@ -267,7 +267,7 @@ def _index(  # noqa: PLR0913 - what both ways of writing come to
     maps = flattened_maps(model) if model else {}
     found = StateDict("", tensors, (*left_out, *arrays.left_out), unreadable, "keras", maps)
     notes = epsilons(model) if model else ()
-    return Index(kind, (found,), notes=notes, checksums=intact, layout="keras")
+    return Index(kind, (found,), notes=notes, checksums=stored_checksums, layout="keras")
 
 
 def _as_stored(arrays: Arrays, names: list[str]) -> Iterator[Any]:
@@ -276,6 +276,6 @@ def _as_stored(arrays: Arrays, names: list[str]) -> Iterator[Any]:
 
 
 def _reason(name: str) -> str | None:
-    """Return why an array is no weight of the model; None where it is one of a layer unknown."""
+    """Return why an array is not a weight of the model; None for a weight of an unknown layer."""
     parts = name.split("/")
     return next((reason for part in parts if (reason := _NOT_WEIGHTS.get(part))), None)

@@ -13,7 +13,7 @@ from typing import Any
 from fcn_convert.formats.keras_branches import without_branches
 
 MAX_DEPTH = 32
-"""Models inside of each other: what lies deeper is not looked at."""
+"""Models nested in each other: what is deeper is not looked at."""
 MIXED = "mixed"
 """The data format of a layer that does not say it, where others say several."""
 
@@ -78,7 +78,7 @@ def _settings_of(data: Any) -> Settings | None:
 
 
 def _layer(data: Any, unsaid: str, depth: int) -> Any:
-    """Return a layer, and those inside of it, in the words of Keras 2.
+    """Return a layer, and those inside it, in the words of Keras 2.
 
     unsaid: the data format of layers that do not say theirs.
     """

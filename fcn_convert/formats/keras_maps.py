@@ -157,7 +157,7 @@ def _in_order(model: LayerConfig) -> list[tuple[Use, tuple[Use, ...]]]:
         ordered = list(TopologicalSorter(reads).static_order())
     except CycleError:
         return []
-    return [(use, reads[use]) for use in ordered if use in reads]  # others are no layers of it
+    return [(use, reads[use]) for use in ordered if use in reads]  # others are not its layers
 
 
 def _input(settings: Mapping[str, Any]) -> _Array | None:
@@ -231,7 +231,7 @@ def _joined(layer: LayerConfig, arrays: Sequence[_Array]) -> _Array | None:
     if None in counts or any(array.spatial != first.spatial for array in rest):
         return None
     if first.is_flat and set(first.spatial.values()) != {1}:
-        return None  # two maps behind each other in one vector
+        return None  # two maps one after the other in one vector
     axis = layer.settings.get("axis", -1)
     along = [channels + 1, channels - len(first.axes)]  # the batch is the first axis of all
     if not first.is_flat and axis not in along:
@@ -252,7 +252,7 @@ def _rearranged(layer: LayerConfig, array: _Array) -> _Array | None:
         return _Array(tuple(array.sizes[at] for at in order), axes)
     if layer.kind == "Flatten":
         if settings.get("data_format") == "channels_first" and len(array.sizes) > 1:
-            # Keras moves what it takes for the channels behind the others first.
+            # Keras first moves what it takes for the channels after the other axes.
             axes = array.axes[1:] + array.axes[:1]
             array = _Array((*array.sizes[1:], array.sizes[0]), axes)
         return replace(array, is_flat=len(array.sizes) > 1)

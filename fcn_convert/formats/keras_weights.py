@@ -96,7 +96,7 @@ def by_names(arrays: Arrays, prefix: str, model: LayerConfig | None) -> Layers:
 
 @dataclass(frozen=True)
 class _Way:
-    """Where a weight lies: the layers around it, and what it is there."""
+    """Where a weight is: the layers around it, and what it is there."""
 
     around: tuple[str, ...]
     role: str
@@ -160,7 +160,7 @@ def _names(arrays: Arrays, group: str, attribute: str) -> list[str]:
             found.append(attributes[f"{attribute}{len(found)}"])
         found = [name for part in found for name in (part if isinstance(part, list) else [None])]
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise RecordError(f"{attribute} of {shown(group)} is no list of names")
+        raise RecordError(f"{attribute} of {shown(group)} is not a list of names")
     return found
 
 
@@ -191,7 +191,7 @@ def with_slashes(arrays: Arrays) -> Arrays:
 
 
 def model_of_groups(arrays: Arrays, place: str = "") -> LayerConfig:
-    """Return a model as the groups of a file that numbers variables show it, where none is said.
+    """Return a model as the groups of a file of numbered variables show it, without a configuration.
 
     A group is called after its layer's class, so that both are known, but for the author's names.
     """

@@ -72,7 +72,7 @@ class Layer:
 def viewed(tensor: TensorInfo, name: str, pattern: str = "") -> TensorInfo:
     """Return a tensor as PyTorch's, under another name and through a pattern of its stored axes.
 
-    Raises CheckpointError where two axes that are to be one do not lie behind each other.
+    Raises CheckpointError where two axes that are to be one are not adjacent.
     """
     stored = Stored(tensor.stored_name, tensor.shape, tensor.strides, pattern)
     if not pattern:
@@ -157,7 +157,7 @@ def _pattern(layer: Layer, role: str, array: TensorInfo, *, is_separable: bool) 
 
 
 def in_keras_layout(found: StateDict) -> StateDict:
-    """Read a state dict's arrays as Keras and TensorFlow store them, of layers told by names."""
+    """Read a state dict's arrays as Keras and TensorFlow store them; names tell the layers."""
     layers: dict[str, dict[str, TensorInfo]] = {}
     for name, tensor in found.tensors.items():
         layer, role = split_name(name)
@@ -206,10 +206,10 @@ def in_paddle_layout(
 
 
 def named_as_torch(found: StateDict) -> StateDict:
-    """Rename what is named by another framework's habit, `fc6_w` or `fc6/weights`.
+    """Rename what follows another framework's naming, `fc6_w` or `fc6/weights`.
 
-    Chainer's too, `fc6/W` and `bn/avg_mean`: its arrays lie as PyTorch's do. A state dict that has
-    one name of PyTorch's is left as it is.
+    Chainer's too, `fc6/W` and `bn/avg_mean`: its arrays are stored as PyTorch's are. A state dict
+    that has one name of PyTorch's is left as it is.
     """
     if any(name.rpartition(".")[2] == "weight" for name in found.tensors):
         return found

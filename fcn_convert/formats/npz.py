@@ -42,7 +42,7 @@ def read_members(files: Files, members: Mapping[str, Member]) -> Index:
             case Unreadable(reason):
                 unreadable.append(LeftOut(name, reason))
     if any(name.endswith(_CHAINERS) for name in tensors):
-        tensors = dict(sorted(tensors.items()))  # whose links come in no order that means anything
+        tensors = dict(sorted(tensors.items()))  # whose links come in no meaningful order
     index = Index("npz", (), checksums=checksums(members.values()), foreign_names=True)
     if not tensors:
         return replace(index, left_out=(*left_out, *unreadable))

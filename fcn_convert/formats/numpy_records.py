@@ -97,7 +97,7 @@ def array_of(node: Node) -> Array | Unreadable | None:
 
 
 def dtype_named(code: str) -> Dtype | None:
-    """Return the dtype of a NumPy code such as `<f4`, or None for one that is no number's.
+    """Return the dtype of a NumPy code such as `<f4`, or None for one that is not a number's.
 
     Raises RecordError for big-endian values.
     """
@@ -244,7 +244,7 @@ def _decoded(values: Node, read: Callable[[int, int], bytes]) -> Iterator[bytes]
             raise RecordError(f"its values are made by {values.function.path[:60]}")
         yield from _latin1(arguments[0], read)
     else:
-        raise RecordError("its values are no bytes")
+        raise RecordError("its values are not bytes")
 
 
 def _latin1(text: Node, read: Callable[[int, int], bytes]) -> Iterator[bytes]:
@@ -258,6 +258,6 @@ def _latin1(text: Node, read: Callable[[int, int], bytes]) -> Iterator[bytes]:
                 final = at + count == text.nbytes
                 yield decoder.decode(read(text.offset + at, count), final).encode("latin-1")
         else:
-            raise RecordError("its values are no text of Latin-1")
+            raise RecordError("its values are not Latin-1 text")
     except UnicodeError as error:
-        raise RecordError("its values are no text of Latin-1") from error
+        raise RecordError("its values are not Latin-1 text") from error

@@ -70,7 +70,7 @@ class Persistent:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Opaque:
-    """A long text or byte string by its place in the file, or a key that is no scalar.
+    """A long text or byte string by its place in the file, or a key that is not a scalar.
 
     node: what the key is; a dictionary finds nothing by it.
     """
@@ -153,7 +153,7 @@ class Window:
 
 
 class Machine:
-    """The stack, the marks and the memo of one pickle, and what it asks to call that runs things.
+    """The stack, the marks and the memo of one pickle, and its calls that could run something.
 
     known: what the calls of some functions stand for, by their dotted names, made of the arguments.
     held: bytes of memory that count as this pickle's, too: those of pickles read before it.

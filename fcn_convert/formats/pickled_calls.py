@@ -1,8 +1,8 @@
 """What a pickle asks to call that no checkpoint needs: Python's own means to run something.
 
-Nothing that a pickle names is ever called here, so this protects nobody; it tells those who would
-load the file otherwise. Only a few modules are known, and other names are not judged: a checkpoint
-may well hold objects of any class.
+Nothing that a pickle names is ever called here, so this protects nobody; it warns those who would
+load the file in another way. Only a few modules are known, and other names are not judged: a
+checkpoint may well hold objects of any class.
 """
 
 from __future__ import annotations

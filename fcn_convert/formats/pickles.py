@@ -1,8 +1,9 @@
 """Reads a pickle as data: a small interpreter of its opcodes that builds plain nodes.
 
 Nothing a pickle names is ever imported, called or instantiated. A global becomes a `Global`, a
-call a `Call`, a persistent id a `Persistent`; who knows what they mean (torch_records.py) reads
-them afterwards. Opcodes: https://github.com/python/cpython/blob/3.11/Lib/pickletools.py.
+call a `Call`, a persistent id a `Persistent`; the code that knows what they mean
+(torch_records.py) reads them afterwards. Opcodes:
+https://github.com/python/cpython/blob/3.11/Lib/pickletools.py.
 
 `pickle.Unpickler` with a closed `find_class` is not enough: its memo allocates by index, BUILD
 writes to whatever it is given, and a deeply nested key overflows the C stack. Here the memo
@@ -105,7 +106,7 @@ def _number(raw: bytes, convert: Callable[[bytes], Node]) -> Node:
     try:
         return convert(raw)
     except ValueError as error:
-        raise PickleError(f"{raw[:24]!r} is no number") from error
+        raise PickleError(f"{raw[:24]!r} is not a number") from error
 
 
 def _index(m: Machine) -> int:
@@ -202,7 +203,7 @@ def _pairs(m: Machine, arguments: Node) -> list[Node]:
         return []
     m.spend(8 * len(members))  # one list can be given to any number of calls
     if not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in members):
-        raise PickleError("a dictionary is made of something else than pairs")
+        raise PickleError("a dictionary is made of something other than pairs")
     return list(members)
 
 

@@ -15,7 +15,7 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A tensor that is no plain row of values."""
+    """A tensor that is not a plain row of values."""
 
     reason: str
 
@@ -26,7 +26,7 @@ def check_naturals(what: str, *values: object) -> None:
         raise RecordError(f"{what} is not a natural number of 64 bits")
 
 
-CHANGED = "it is changed after it was made, as torch.save and pickle.dump never do"
+CHANGED = "it is changed after it was made, which torch.save and pickle.dump never do"
 
 
 def sizes_of(value: object, what: str) -> tuple[int, ...]:

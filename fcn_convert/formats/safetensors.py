@@ -37,7 +37,7 @@ MAX_SIZES = 8 * MAX_TENSORS
 LENGTH_BYTES = 8
 
 _NEARLY_HEADERS = (b"[", b" ", b"\t", b"\n", b"\r", b"\xef\xbb\xbf")
-"""How headers begin that break the rules, in files of which they can be told."""
+"""Beginnings of headers that break the rules, where the file is recognised all the same."""
 _BLANK = re.compile(rb"[ \t\n\r]*")
 # JSON's strings, less the escaped surrogates that are not one of a pair: Python takes those for
 # text, nobody else does.
@@ -59,7 +59,7 @@ def recognises(head: bytes) -> bool:
     return header.startswith(b"{") or (
         len(head) >= LENGTH_BYTES
         and int.from_bytes(head[:LENGTH_BYTES], "little") <= MAX_HEADER
-        and header.startswith(_NEARLY_HEADERS) == bool(header)
+        and (not header or header.startswith(_NEARLY_HEADERS))
     )
 
 
@@ -110,7 +110,7 @@ class _Cursor:
         return self.raw.startswith(character, self.at)
 
     def pass_blanks(self) -> None:
-        """Pass over blanks, of which most headers have none before the end."""
+        """Pass over blanks; most headers have none before the end."""
         blank = _BLANK.match(self.raw, self.at)
         self.at = blank.end() if blank else self.at
 
@@ -226,7 +226,7 @@ def _tensor(name: str, fields: dict[str, object], data_start: int) -> TensorInfo
     code = fields["dtype"]
     dtype = DTYPES.get(code) if isinstance(code, str) else None
     if dtype is None:
-        found = shown(code) if isinstance(code, str) else "that is no text"
+        found = shown(code) if isinstance(code, str) else "(not text)"
         raise _HeaderError(f"{shown(name)} has the unknown dtype {found}")
     shape = _naturals(name, "shape", fields["shape"])
     offsets = _naturals(name, "data_offsets", fields["data_offsets"])
@@ -247,7 +247,7 @@ def _tensor(name: str, fields: dict[str, object], data_start: int) -> TensorInfo
 def _naturals(name: str, field: str, value: object) -> tuple[int, ...]:
     # JSON's true is an int to Python, hence the exact type.
     if not isinstance(value, list) or any(type(size) is not int for size in value):
-        raise _HeaderError(f"{shown(name)} has {field} that are no list of natural numbers")
+        raise _HeaderError(f"{shown(name)} has {field} that are not a list of natural numbers")
     if len(value) > MAX_AXES:
         raise _HeaderError(f"{shown(name)} has {len(value)} numbers in {field}, over {MAX_AXES}")
     return tuple(value)

@@ -76,18 +76,18 @@ def _doubts_of_size(
 ) -> Iterator[str]:
     """Yield what is odd about the `total_size` of an index, which few of its readers look at.
 
-    It is meant to be the bytes of all tensors. What writers are known for is as good: the bytes of
-    all files, tied tensors counted once. Another number is often that of the shards before they
+    It is meant to be the bytes of all tensors. What some writers declare is as good: the bytes of
+    all files, or tied tensors counted once. Another number is often that of the shards before they
     were quantized or merged. Raises CheckpointError for one that no change of dtype explains.
     """
     if not isinstance(metadata, dict | None):
-        raise CheckpointError(f"{path}: its `metadata` is no object")
+        raise CheckpointError(f"{path}: its `metadata` is not an object")
     said = (metadata or {}).get("total_size")
     if said is None:
         return
     # Old versions of transformers counted eighths of a byte, and so wrote 1024.0.
     if type(said) not in {int, float} or not 0 <= said < float("inf"):
-        raise CheckpointError(f"{path}: its `total_size` is no size: {shown(str(said))}")
+        raise CheckpointError(f"{path}: its `total_size` is not a size: {shown(str(said))}")
     shards = sum(file.size for file in files.opened[1:] if not isinstance(file, Scratch))
     if said > MAX_TIMES * shards:
         raise CheckpointError(
@@ -137,7 +137,7 @@ def _read(files: Files, name: str, number: int, expected: set[str]) -> _Part:
     head = shard.pread(0, min(HEAD_BYTES, shard.size))
     reader = next((reader for reader in SHARD_READERS if reader.recognises(head)), None)
     if reader is None:
-        raise CheckpointError(f"{shard.path}: is no shard of safetensors or of torch.save")
+        raise CheckpointError(f"{shard.path}: is not a shard of safetensors or of torch.save")
     index = reader.read_index(files.child(number))
     try:
         (found,) = index.state_dicts

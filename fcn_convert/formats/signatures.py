@@ -1,4 +1,4 @@
-"""Files that are no checkpoint that can be read here: what each is, and what to do about it."""
+"""Files that are not checkpoints, or cannot be read here: what each is, and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 TAIL_BYTES = 8
 _TABLE_MAGIC = bytes.fromhex("57fb808b247547db")
-"""How the tables end that TensorFlow's checkpoints are kept in (LevelDB's)."""
+"""How the tables (LevelDB's) that hold TensorFlow's checkpoints end."""
 _TAR = slice(257, 262)
 _ONNX_FIELDS = b"\x12\x1a\x22\x2a\x32\x3a\x42\x72"
 """Which fields of a protobuf can follow an ONNX model's version."""
@@ -181,9 +181,9 @@ SIGNATURES: tuple[Signature, ...] = (
         "is a weight file of Darknet, which holds no names: load it with the model's own code and "
         "save its state_dict()",
     ),
-    Signature(_begins(b"\x7fELF", b"MZ"), "is a program or a library, no checkpoint"),
+    Signature(_begins(b"\x7fELF", b"MZ"), "is a program or a library, not a checkpoint"),
     Signature(
-        _begins(b"\x89PNG", b"\xff\xd8\xff", b"%PDF"), "is an image or a document, no checkpoint"
+        _begins(b"\x89PNG", b"\xff\xd8\xff", b"%PDF"), "is an image or a document, not a checkpoint"
     ),
     Signature(
         lambda head, _: len(head) > 16 and not any(head),
@@ -196,7 +196,7 @@ _TENSORFLOW_DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
 
 
 def by_name(name: str) -> str | None:
-    """Return what to say of a file that only its name tells: raw values begin with anything."""
+    """Return what to say of a file known only by its name: raw values may begin with anything."""
     if _TENSORFLOW_DATA.search(name):
         return (
             "is the part of a TensorFlow checkpoint that holds the values, whose names and places "
@@ -221,6 +221,6 @@ def unknown(head: bytes) -> str:
     is_text = all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in text)
     found = f"a text that starts with {text!r}" if is_text else f"it starts with {head[:8]!r}"
     return (
-        f"is no checkpoint known here ({found}); expected one of PyTorch, safetensors, NumPy or "
+        f"is not a checkpoint known here ({found}); expected one of PyTorch, safetensors, NumPy or "
         "Keras, as the README lists them"
     )

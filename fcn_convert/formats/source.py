@@ -17,10 +17,10 @@ MAX_FILES = 512
 """Files of one checkpoint: the largest models have some 200 shards."""
 MIN_DECODED = 1 << 30
 MAX_DECODED_TIMES = 32
-"""How far values may unpack: weights shrink to half, a bomb is a thousand times itself."""
+"""How far values may unpack: weights grow to twice their size, a bomb to a thousand times."""
 
 Advance = Callable[[int], None]
-"""Told of every so many bytes done."""
+"""Called now and then with the number of bytes done since."""
 
 
 class Readable(Protocol):
@@ -56,8 +56,8 @@ class SourceFile:
             self.descriptor = os.open(path, flags)
         except OSError as error:
             raise CheckpointError(f"{path}: {error.strerror or error}") from error
-        except ValueError as error:  # a NUL, or what has no form in the file system's encoding
-            raise CheckpointError(f"{shown(str(path))}: is no name of a file") from error
+        except ValueError as error:  # a NUL, or what the file system's encoding cannot express
+            raise CheckpointError(f"{shown(str(path))}: is not a file name") from error
         self._opened = os.fstat(self.descriptor)
         if not stat.S_ISREG(self._opened.st_mode):
             os.close(self.descriptor)
@@ -106,7 +106,7 @@ class SourceFile:
             offset += count
 
     def chunks(self, nbytes: int) -> Iterator[memoryview]:
-        """Yield the whole file, so many bytes at a time; each holds until the next is read."""
+        """Yield the whole file, `nbytes` at a time; each holds until the next is read."""
         buffer = bytearray(min(nbytes, self.size))
         for at in range(0, self.size, nbytes):
             chunk = memoryview(buffer)[: self.size - at]
@@ -125,7 +125,7 @@ class SourceFile:
 
 
 class Part:
-    """A range of a file that is a file in itself, such as a torch file inside of another."""
+    """A range of a file that is a file in itself, such as a torch file inside another."""
 
     def __init__(self, file: Readable, start: int, size: int) -> None:
         self.path = file.path
@@ -164,7 +164,7 @@ class Scratch(SourceFile):
         return start
 
     def reserve(self, nbytes: int) -> int:
-        """Make room for so many bytes, zeros at first, and return the offset where they begin."""
+        """Make room for `nbytes` bytes, zeros at first, and return the offset where they begin."""
         self.check_room(nbytes)
         start = self.size
         self.size += nbytes
@@ -180,7 +180,7 @@ class Scratch(SourceFile):
             ) from error
 
     def check_room(self, nbytes: int) -> None:
-        """Raise CheckpointError where so many bytes more would be too many."""
+        """Raise CheckpointError where `nbytes` more would be too many."""
         if self.size + nbytes > self._limit:
             raise CheckpointError(
                 f"{self.path}: unpacks to more than {self._limit} bytes, which no weights do"

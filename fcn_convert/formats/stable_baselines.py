@@ -1,4 +1,4 @@
-"""Zip files of Stable-Baselines3's `save`: the policy is a file of torch.save inside of them.
+"""Zip files of Stable-Baselines3's `save`: the policy is a file of torch.save inside them.
 
 The members are those of `save_to_zip_file` in stable_baselines3/common/save_util.py.
 """

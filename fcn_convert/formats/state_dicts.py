@@ -23,7 +23,7 @@ from fcn_convert.formats.torch_records import (
 from fcn_convert.tensors import MAX_TENSORS, Index, LeftOut, StateDict, TensorInfo, shown
 
 MAX_WRAPPERS = 4
-"""Dictionaries a state dict may lie in; trainers use one or two."""
+"""Dictionaries a state dict may be nested in; trainers use one or two."""
 MAX_MODULES = 200
 """Modules nested in each other."""
 MAX_VISITS = 8 * MAX_TENSORS
@@ -137,7 +137,7 @@ class Search:
         return any(inner)
 
     def _collect(self, path: str, entries: Iterator[tuple[Node, Node]]) -> bool:
-        """Take a state dict, or note why it cannot be read: another one may be asked for."""
+        """Take a state dict, or note why it cannot be read: perhaps another one is asked for."""
         try:
             self.collect(path, entries)
         except TensorError as error:
@@ -156,7 +156,7 @@ class Search:
             self._keep(1)
             text = _text(name)
             if text is None:
-                left_out.append(LeftOut(_key_name(name), "its name is no text"))
+                left_out.append(LeftOut(_key_name(name), "its name is not text"))
                 continue
             name = text
             if name in tensors:
@@ -178,7 +178,7 @@ class Search:
     def _are_layers(self, node: Node, depth: int = 0) -> bool:
         """Return whether a dictionary holds layers, each a dictionary or a list of its arrays.
 
-        One such layer with names that are not PyTorch's tells them from a trainer's wrapper.
+        One such layer with names that are not PyTorch's distinguishes it from a trainer's wrapper.
         """
         mapping = mapping_of(node)
         if not mapping or depth > MAX_WRAPPERS:
@@ -302,7 +302,7 @@ def _is_list(node: Node) -> bool:
 
 
 def _text(key: Node) -> str | None:
-    """Return a key as text, as which bytes of ASCII count."""
+    """Return a key as text; bytes of ASCII count as text."""
     if isinstance(key, bytes) and key.isascii():
         return key.decode("ascii")
     return key if isinstance(key, str) else None
@@ -361,7 +361,7 @@ def _key_name(key: Node) -> str:
 
 
 def _describe(node: Node) -> str:
-    """Say in a few words what an entry is that is not taken."""
+    """Describe an entry that is not taken in a few words."""
     try:
         if _record(node) is not None:
             return "a tensor outside of the state dict"
@@ -380,7 +380,7 @@ def _describe(node: Node) -> str:
 
 
 def _describe_whole(node: Node) -> str:
-    """Say what the whole file holds, where nothing of it is taken: of a dictionary the first."""
+    """Say what a file of which nothing is taken holds, and a dictionary's first entry."""
     described = _describe(node)
     for key, value in (mapping_of(node) or {}).items():
         name = printable(_text(key) or _key_name(key))[:_MAX_SHOWN]

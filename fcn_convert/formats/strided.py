@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 4 << 20
 """Bytes of file, and of values, that one block holds at most."""
 CALL_BYTES = 4 << 10
-"""About so many bytes are copied in the time of one call: smaller gaps are read with the rest."""
+"""Bytes that are copied in about the time of one call: smaller gaps are read with the rest."""
 TILE = 128
 """Elements along an edge of what is put into another order at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A box inside of a tensor: the index of its first element, and its shape."""
+    """A box inside a tensor: the index of its first element, and its shape."""
 
     start: tuple[int, ...]
     shape: tuple[int, ...]
@@ -38,7 +38,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class _Stretches:
-    """How a box lies in a file: in stretches of so many elements, gaps included.
+    """How a box lies in a file: in stretches of `length` elements, gaps included.
 
     shape, strides: the box's. apart: the axes along which one stretch follows another, slowest
     first.
@@ -87,7 +87,7 @@ def _written(tensor: TensorInfo, shape: tuple[int, ...]) -> _Stretches:
 
 
 def _stretches(shape: tuple[int, ...], strides: tuple[int, ...], gap: int) -> _Stretches:
-    """Join what lies at most so many elements apart, beginning with what lies closest."""
+    """Join what is at most `gap` elements apart, beginning with what is closest."""
     closest_first = sorted(range(len(shape)), key=strides.__getitem__)
     length = 1
     for position, axis in enumerate(closest_first):
@@ -185,7 +185,7 @@ def _gather(
     np = import_numpy()
 
     itemsize = tensor.dtype.itemsize
-    # NumPy refuses a long stride, as a file may have it, also of an axis that has no second index.
+    # NumPy refuses a long stride, which a file may have, even of an axis that has no second index.
     sized = zip(shape, strides, strict=True)
     steps = tuple(stride * itemsize if size > 1 else 0 for size, stride in sized)
     found = np.ndarray(shape, f"u{itemsize}", stored, strides=steps)
@@ -207,7 +207,7 @@ def _tiles(shape: tuple[int, ...], strides: tuple[int, ...]) -> Iterator[tuple[s
     """Cut a box along the axes that change fastest in the file and in the output, where two do.
 
     What is read along the one is still in a core's cache when the other moves on: a transposed
-    matrix is four times as fast so.
+    matrix is four times as fast this way.
     """
     longer = [axis for axis, size in enumerate(shape) if size > 1]
     fastest = {min(longer, key=strides.__getitem__), longer[-1]} if longer else set()

@@ -49,7 +49,7 @@ OTHERWISE = (
     "dcp_to_torch FOLDER FILE.pth`, which runs whatever code the .metadata pickle names"
 )
 MAX_PATH = 16
-"""Names that lead to a tensor: dictionaries in dictionaries."""
+"""Names that lead to a tensor through nested dictionaries."""
 MAX_CHUNKS = 8 * MAX_TENSORS
 """Chunks of all tensors together."""
 
@@ -116,7 +116,7 @@ class _Saved:
         root: dict[Node, Node] = {}
         for name, entry in entries.items():
             if not isinstance(name, str):
-                raise RecordError("names a tensor by something that is no text")
+                raise RecordError("names a tensor by something that is not text")
             _put(root, _path(paths.get(name, (name,))), self._leaf(name, entry))
         return root
 
@@ -189,7 +189,7 @@ class _Saved:
         return result
 
     def _piece(self, name: str, path: str, dtype: Dtype, chunk: _Chunk) -> TensorInfo:
-        """Return a chunk as the file of torch.save that it is kept as has it."""
+        """Return a chunk as the file of torch.save that holds it describes it."""
         place = self.ranges.get((path, chunk.offsets))
         if place is None:
             raise RecordError(f"its chunk at {list(chunk.offsets)} is nowhere")
@@ -245,7 +245,7 @@ def _check_grid(shape: tuple[int, ...], chunks: Sequence[_Chunk]) -> None:
         cells *= len(spans)
     ranks = {len(chunk.sizes) for chunk in chunks}
     if cells != len(chunks) or len(set(chunks)) != cells or ranks != {len(shape)}:
-        raise RecordError("its chunks are no grid")
+        raise RecordError("its chunks are not a grid")
 
 
 def _path(node: Node) -> tuple[str | int, ...]:

@@ -1,7 +1,7 @@
 """`.pt2` archives of `torch.export.save`: the weights by their names in the state dict.
 
 Since torch 2.7 they are members of their own, described by JSON (torch/export/pt2_archive); before,
-they were one file of torch.save inside of the archive.
+they were one file of torch.save inside the archive.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class PickledStorages:
             except (struct.error, OverflowError) as error:
                 raise CheckpointError(
                     f"{self.files.main.path}: a storage that was saved by pickle.dump, a {kind}, "
-                    "lists something else than numbers of its kind"
+                    "lists something other than numbers of its kind"
                 ) from error
         dtype = DTYPES[STORAGE_DTYPES[kind]]
         key = self._placed(number, start, scratch.size - start)
@@ -91,7 +91,7 @@ class PickledStorages:
     def load(self, arguments: Node) -> Storage:
         """Return the storage that a call of the loader stands for, under a key of its own.
 
-        Raises CheckpointError where its byte string is no such file.
+        Raises CheckpointError where its byte string is not such a file.
         """
         values = only_argument(arguments)
         if id(values) not in self.known:

@@ -152,8 +152,8 @@ def storage_of(node: Node) -> Storage | None:
 def declare(storages: dict[str, Storage], storage: Storage) -> None:
     """Add a storage to those that were declared before; raises RecordError where it contradicts.
 
-    torch reads every tensor of a storage by what was declared first. It writes none of two types,
-    but for those that are empty.
+    torch reads every tensor of a storage by what was declared first. It writes only
+    empty ones under two types.
     """
     known = storages.setdefault(storage.key, storage)
     if (known.numel, known.type_name if known.numel else "") != (
@@ -175,7 +175,7 @@ def tensor_of(node: Node) -> Record | None:
         if path not in _WRAPPERS and path not in _REBUILDERS and path not in _UNREADABLE:
             return None
         if not isinstance(arguments, tuple):
-            raise RecordError("the arguments of its rebuilder are no tuple")
+            raise RecordError("the arguments of its rebuilder are not a tuple")
         if node.is_changed and path not in _STATEFUL:
             raise RecordError(CHANGED)
         if path in _WRAPPERS:
@@ -199,7 +199,7 @@ def _check_attributes(state: tuple[Node, ...]) -> None:
 def locate(name: str, tensor: Tensor, start: int, nbytes: int) -> TensorInfo:
     """Place a tensor in its file, where its storage's `nbytes` bytes begin at byte `start`.
 
-    Raises RecordError where it reaches outside of its storage.
+    Raises RecordError where it reaches outside its storage.
     """
     itemsize = tensor.dtype.itemsize
     first = tensor.storage.first * tensor.storage.itemsize + tensor.offset * itemsize
@@ -295,7 +295,7 @@ def class_name(node: Node) -> str:
 
 
 def _text(node: Node) -> str | None:
-    """Return a short text, as which Python 2's bytes count."""
+    """Return a short text; Python 2's bytes count as text."""
     if not isinstance(node, str | bytes) or len(node) > _MAX_KEY:
         return None
     return node.decode("ascii", "replace") if isinstance(node, bytes) else node

@@ -39,7 +39,7 @@ _CLASS = re.compile(
 )
 _ANY_CLASS = re.compile(r"^class (\w+)", re.MULTILINE)
 _NAME = re.compile(r'"((?:[^"\\]|\\.)*+)"?')
-"""Of one that is never closed the rest is taken, or each quote in it would be tried anew."""
+"""Where one is never closed, it takes the rest; else each quote in it would be tried anew."""
 _PACKED = "__torch__.torch.classes."
 NOTE = "names are those of the TorchScript modules' parameters and buffers; their code was not run"
 

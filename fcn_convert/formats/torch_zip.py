@@ -80,7 +80,7 @@ def _declared(persistents: Iterable[Persistent]) -> Collection[Storage]:
     storages: dict[str, Storage] = {}
     for persistent in persistents:
         storage = None
-        with suppress(RecordError):  # said of the tensor, if that is one of the state dict's
+        with suppress(RecordError):  # reported of the tensor, if a state dict has it
             storage = storage_of(persistent)
         if storage is not None:
             declare(storages, storage)
@@ -93,7 +93,7 @@ def folders_of(names: Iterable[str]) -> list[str]:
 
 
 class Archive:
-    """A zip file of torch's: its object, and where the storages it refers to lie.
+    """A zip file of torch's: its object, and where the storages it refers to are.
 
     file: the whole file, or a part of one; offsets count from its beginning.
     """

@@ -115,8 +115,8 @@ def _find_directory(file: Readable) -> tuple[int, int, int]:
     if at + _END.size + comment != len(tail):
         # Others take this one all the same: an earlier one would be another archive.
         raise _ZipError(
-            "its end record does not end where the file does: that is truncated, or has bytes "
-            "behind it"
+            "its end record does not end where the file does: the file is truncated, or has "
+            "bytes after it"
         )
     end = tail_start + at
     wide = _find_zip64(file, end)
@@ -141,7 +141,7 @@ def _find_zip64(file: Readable, end: int) -> tuple[int, int, int, int] | None:
     if signature != b"PK\x06\x07":
         return None
     if at + _END64.size != end - _LOCATOR.size:  # others look there, whatever it says
-        raise _ZipError("its zip64 record does not lie before the locator")
+        raise _ZipError("its zip64 record is not right before the locator")
     signature, _, _, _, *others, here, count, size, start = _END64.unpack(
         file.pread(at, _END64.size)
     )
@@ -198,7 +198,7 @@ def _zip64_values(extra: bytes) -> tuple[int, ...]:
 
 
 def _locate(file: Readable, entry: _Entry, limit: int) -> Member:
-    """Check a member's local header against its entry; all of it lies before `limit`."""
+    """Check a member's local header against its entry; all of it ends before `limit`."""
     name = entry.name.decode("utf-8", "surrogateescape")
     if entry.flags & _ENCRYPTED:
         raise _ZipError(f"member {shown(name)} is encrypted")
@@ -244,7 +244,7 @@ def check_stored(file: Readable, members: Iterable[Member], writer: str = "torch
 
 
 def check_cases(file: Readable, names: Iterable[str]) -> None:
-    """Raise CheckpointError where two names differ only in case: torch looks up either by either.
+    """Raise CheckpointError where two names differ only in case: torch takes one for the other.
 
     Other readers tell them apart, NumPy's for one.
     """

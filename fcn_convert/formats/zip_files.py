@@ -1,4 +1,4 @@
-"""Zip files: told apart by their members, each kind read by a module of its own."""
+"""Zip files: distinguished by their members, each kind read by a module of its own."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def recognises(head: bytes) -> bool:
 
 
 def read_index(files: Files) -> Index:
-    """Index a zip file; raises CheckpointError where it is malformed, or none known here."""
+    """Index a zip file; raises CheckpointError where it is malformed, or of no kind known here."""
     members = read_directory(files.main)
     for reader in ZIP_READERS:
         if reader.recognises_members(members):
@@ -59,7 +59,7 @@ def read_index(files: Files) -> Index:
     inside = [name for name in members if name.lower().endswith(CHECKPOINT_SUFFIXES)]
     advice = f"unpack it, and convert the one with the weights: {quoted(map(shown, inside))}"
     raise CheckpointError(
-        f"{files.main.path}: is a zip file with no {torch_zip.PICKLE}, and none of an archive "
-        f"known here ({found}); "
-        f"{advice if inside else 'if a checkpoint is inside of it, unpack it first'}"
+        f"{files.main.path}: is a zip file without {torch_zip.PICKLE}, and not an archive known "
+        f"here ({found}); "
+        f"{advice if inside else 'if a checkpoint is inside it, unpack it first'}"
     )

@@ -1,6 +1,6 @@
 """Reads an HDF5 file by h5py, in a process of its own, which `formats/hdf5.py` starts.
 
-HDF5's library is C, and its bytes are anybody's. So it works here, where it can cost only so much
+HDF5's library is C, and a file's bytes may be anybody's. So it works here, where it has little
 memory and time, opens no other file, and takes nothing with it where it crashes. What it finds goes
 to stdout, for `formats/hdf5.py` to check. Needs nothing of the rest, so that it starts quickly.
 """
@@ -24,7 +24,7 @@ def main(descriptor: int, start: int, size: int) -> None:
         answers.say("end")
     except RefusedError as error:
         answers.say("refused", *error.args)
-    except Exception as error:  # noqa: BLE001 - what h5py raises for such files is not to be foretold
+    except Exception as error:  # noqa: BLE001 - what h5py raises for such files is unpredictable
         answers.say("refused", _reason(error), "", "")
     answers.send()
     os._exit(0)  # HDF5 would take down what may be in ruins

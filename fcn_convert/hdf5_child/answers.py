@@ -27,5 +27,5 @@ class Answers:
         self._out.write(values)
 
     def send(self) -> None:
-        """Let nothing wait that was said."""
+        """Send what waits to be sent."""
         self._out.flush()

@@ -13,7 +13,7 @@ from fcn_convert.hdf5_child.answers import RefusedError
 MAX_UNPACKED = 32 << 20
 """Bytes unpacked at a time: whole chunks, of whole rows of the array."""
 _ENOUGH, _MANY = 4 << 20, 1 << 12
-"""Bytes worth a call, and chunks: HDF5 keeps kilobytes for each chunk of a call."""
+"""Bytes worth a call, and chunks it may have: HDF5 keeps kilobytes for each chunk of a call."""
 _GZIP, _SHUFFLE, _FLETCHER, _LZF = 1, 2, 3, 32000
 FILTERS = (_GZIP, _SHUFFLE, _FLETCHER, _LZF)
 """Filters built into h5py; any other would be a library loaded from a path."""

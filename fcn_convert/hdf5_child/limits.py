@@ -1,4 +1,4 @@
-"""What the process may take: limits of the system's own, which need no Python to be at work."""
+"""What the process may take: limits of the system's own, which work without Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import sys
 MEMORY = 144 << 20
 """Bytes that may be allocated beyond what Python and the libraries take before the file is read."""
 SECONDS, BYTES_A_SECOND = 5, 4 << 20
-"""Seconds to compute in for any file, and one more for so many bytes to go through."""
+"""Seconds to compute in for any file, and bytes to go through that give one more."""
 MAX_STRUCTURE = 128 << 20
 """Bytes of a file that can be structure: that of 100,000 arrays. The rest are values."""
 WAITING = 12
@@ -32,7 +32,7 @@ class Limits:
         self.allow(min(size, MAX_STRUCTURE))
 
     def allow(self, nbytes: int) -> None:
-        """Give the time to go through so many bytes more."""
+        """Give the time to go through `nbytes` more."""
         self._seconds += nbytes / BYTES_A_SECOND
         _limit(resource.RLIMIT_CPU, int(self._seconds))
         signal.alarm(WAITING * int(self._seconds))

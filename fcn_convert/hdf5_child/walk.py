@@ -13,12 +13,12 @@ from fcn_convert.hdf5_child.limits import Limits
 MAX_DEPTH = 64
 MAX_ATTRIBUTE = 16 << 20
 MAX_TEXTS, MIN_TEXTS = 64 << 20, 4096
-"""Bytes of an attribute's texts, were each as long as the file; so few texts are always read: as
+"""Bytes of an attribute's texts, were each as long as the file; and texts that are always read: as
 many as an attribute of the usual kind, of 64 KB, can have."""
 MAX_NAMES = 1 << 17
 """Texts of all attributes together."""
 MAX_CHUNKS = 1 << 16
-"""Chunks of all arrays together, be each a single value."""
+"""Chunks of all arrays together, even if each is a single value."""
 _ATTRIBUTES = re.compile(r"(layer_names|weight_names)\d*|model_config|backend")
 """What Keras writes and is read here."""
 
@@ -58,7 +58,7 @@ class Walk:
             return []
         if len(shape) > 1 or stored.dtype.kind not in "SO":
             return None
-        # What is read is allocated first, as large as the file says that it is.
+        # What is read is allocated first, as large as the file says.
         if prod(shape) * stored.dtype.itemsize > MAX_ATTRIBUTE:
             raise RefusedError(f"is over {MAX_ATTRIBUTE >> 20} MB", "attribute", name)
         # Texts of no fixed length can all be the same part of the file, copied for each.

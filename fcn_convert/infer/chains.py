@@ -26,10 +26,10 @@ class Chain:
 
 
 def find_chains(network: Network, dense: DenseLayers) -> tuple[list[Chain], dict[str, str]]:
-    """Return the heads, and the layers of which it is not clear what they read, with the reason."""
+    """Return the heads, and the layers for which it is unclear what they read, with the reason."""
     if not any(producer.kernel for producer in network.producers):
         return [], dict.fromkeys(dense.heads, "the file has no convolution that gives it a map")
-    if len(dense.heads) > MAX_DENSE:  # each of them is held against all others
+    if len(dense.heads) > MAX_DENSE:  # each of them is compared with all others
         return [], dict.fromkeys(dense.heads, f"there are over {MAX_DENSE} such layers")
     followers: dict[str, list[str]] = {}
     roots: dict[str, Maps] = {}
@@ -44,7 +44,7 @@ def find_chains(network: Network, dense: DenseLayers) -> tuple[list[Chain], dict
         elif maps.candidates:
             roots[name] = maps
         else:
-            unclear[name] = f"its {features} inputs are no multiple of the channels of any map here"
+            unclear[name] = f"its {features} inputs are not a multiple of the channels of any map"
     circles = set(dense.heads) - unclear.keys() - set(_reached(roots, followers))
     unclear |= dict.fromkeys(circles, "layers read each other in a circle, as far as shapes tell")
     return _chains(roots, followers), unclear

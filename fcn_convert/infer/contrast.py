@@ -1,7 +1,7 @@
-"""Holds a declared map against another one, by the neighbours that only one of the two has.
+"""Compares a declared map with another one, by the neighbours that only one of the two has.
 
-Neighbours under the right map are looked at alike. Those that only a wrong one has lie elsewhere on
-the right one, or in another channel, and are less so. A z-score cannot tell that: most neighbours
+Weights of neighbours under the right map are alike. Those that only a wrong one has are apart on
+the right one, or in other channels, and less alike. A z-score cannot tell that: most neighbours
 under [512, 49, 1] are neighbours under [512, 7, 7], too.
 """
 
@@ -26,7 +26,7 @@ def speaks_for(sample: Sample, other: Reading, declared: Reading) -> bool:
     if not _is_clear(sample, reference):
         return False
     pairs = torch.cat([*reference.values()])
-    # Along a short axis there are few pairs: each axis is the weaker, all together are so clearly.
+    # Along a short axis there are few pairs: each axis is weaker, all together clearly so.
     return all(_is_half(values, pairs) for values in lost.values()) and _is_weaker(
         sample, torch.cat([*lost.values()]), pairs
     )
@@ -72,5 +72,5 @@ def _is_weaker(sample: Sample, values: Tensor, reference: Tensor) -> bool:
 
 
 def _beyond(sample: Sample, values: Tensor, mean: float) -> float:
-    """Return by how many of its deviations the mean of values lies above another one."""
+    """Return by how many of its deviations the mean of values is above another one."""
     return mean_and_z(values, mean, sample.chance[1])[1]

@@ -16,7 +16,7 @@ from fcn_convert.spec import FeatureMap
 
 MAX_ALTERNATIVES = 6
 CLEARLY_BEST = 0.75
-"""What the runner-up may have of the best z-score, where only weights decide on a map."""
+"""The part of the best z-score that the runner-up may have, where only weights decide on a map."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _by_shapes(maps: Maps, reason: str) -> Decision:
     usual, remarks = maps.usual(fmap), [_because(maps, fmap)]
     if usual.is_spatial:
         habit = f"as {WRITERS[maps.layout]} does"
-        remarks.append(f"{reason}: that it is flattened {usual.flatten}, {habit}, is assumed")
+        remarks.append(f"{reason}: flatten {usual.flatten}, {habit}, is assumed")
     return Decision(usual, tuple(remarks))
 
 
@@ -80,7 +80,7 @@ def _pooled(maps: Maps, fmap: FeatureMap, evidence: Evidence, best: Score) -> De
 def _by_weights(maps: Maps, evidence: Evidence, best: Score) -> Decision:
     """Decide between maps that shapes leave open."""
     swapped = dict.fromkeys(r.feature_map for r in alike(best.reading, maps.candidates))
-    # A map with channels from elsewhere in the network is no rival to one of those before it.
+    # A map with channels from elsewhere in the network is not a rival to one of those before it.
     near = set(maps.channels) if best.reading.feature_map.channels in maps.channels else None
     close = [
         score
@@ -148,7 +148,7 @@ def _is_of(reading: Reading, fmap: FeatureMap) -> bool:
 
 
 def _against(score: Score, evidence: Evidence) -> str:
-    """Show the best order of the same map whose channels lie otherwise in the vector."""
+    """Show the best order of the same map whose channels are placed otherwise in the vector."""
     reading = score.reading
     same = (s for s in evidence.scores if s.reading.feature_map == reading.feature_map)
     other = next((s for s in same if _family(s.reading) != _family(reading)), None)

@@ -1,4 +1,4 @@
-"""Holds a spec's map and flatten order against the trained weights."""
+"""Compares a spec's map and flatten order with the trained weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fcn_convert.spec import FeatureMap
 from fcn_convert.tensors import StateDict
 
 MAX_MAPS = 4
-"""Maps of either kind that a declared one is held against, the squarest first, in every order."""
+"""Maps of either kind that a declared one is compared with, the squarest first, in every order."""
 
 
 def findings(
@@ -44,7 +44,7 @@ def findings(
 def _overruled(finding: Finding) -> Finding:
     """Return what is left of a doubt where the file itself says what the layer reads.
 
-    Weights of places that are no neighbours, as of a table's columns, look like any map's.
+    Weights of places that are not neighbours, as of a table's columns, look like any map's.
     """
     reason = "the file's configuration says what is read, and the weights look like something else"
     return replace(finding, outcome="says nothing", reason=reason)
@@ -94,7 +94,7 @@ def _contradicts(rival: Score, declared: Reading, evidence: Evidence, sample: Sa
     if rival.reading.feature_map == declared.feature_map:
         if own.z <= LESS_CLEAR * rival.z:
             return True
-        # Where C lies elsewhere, neighbours are held against channels, which may be alike, too.
+        # Where C is elsewhere, neighbours are compared with channels, which may be alike, too.
         if rival.reading.flatten.index("C") != declared.flatten.index("C"):
             return False
     elif rival.z <= own.z:
@@ -111,15 +111,15 @@ def _against(rival: Score, declared: Reading, evidence: Evidence, maps: list[Fea
     if not orders:
         return (
             f"its weights speak against feature_map {declared} (z = {z:.1f}) and for "
-            f"{' or '.join(map(str, supported))} (z = {rival.z:.1f}): what only the latter takes "
-            "for neighbours is looked at more alike"
+            f"{' or '.join(map(str, supported))} (z = {rival.z:.1f}): the weights of "
+            "neighbours that only the latter has are more alike"
         )
     swapped = next((r.feature_map for r in supported if r.flatten == declared.flatten), None)
     return (
         f"its weights speak against flatten {declared.flatten} (z = {z:.1f}) and for "
         f"{' or '.join(dict.fromkeys(orders))} (z = {rival.z:.1f}) of feature_map "
         f"{declared.feature_map}{f', or for feature_map {swapped}' if swapped else ''}: under that "
-        "order, neighbouring places are looked at alike"
+        "order, the weights of neighbouring places are alike"
     )
 
 

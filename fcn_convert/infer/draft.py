@@ -91,7 +91,7 @@ def _others(proposal: Proposal) -> Iterator[str]:
     reasons = Counter(reason.split(",")[0] for reason in proposal.other.values())
     if reasons:
         listed = quoted((f"{reason} ({count})" for reason, count in reasons.items()), 6)
-        yield f"Dense layers inside of the network stay as they are: {listed}."
+        yield f"Dense layers inside the network stay as they are: {listed}."
     for name, reason in proposal.unclear.items():
         yield f"Not known: {name}, {reason}."
 

@@ -1,10 +1,10 @@
-"""What trained weights say of the map they read: neighbouring places are looked at alike.
+"""What trained weights say of the map they read: those of neighbouring places are alike.
 
 A trained Dense layer looks at one channel in neighbouring places in much the same way, and at two
-channels in ways of their own. Two signs of that, of the weights of each two neighbours under a map
+channels in ways of their own. Two signs of that, in the weights of every two neighbours under a map
 and a flatten order: they correlate over the output features, and they are about as strong, so that
-the ranks of their norms correlate. All pairs of columns give the mean by chance, and some that are
-drawn the spread, and so a z-score; the two are put together by Stouffer's method. Weights
+the ranks of their norms correlate. All pairs of columns give the mean by chance, and some drawn
+at random the spread, and so a z-score; the two are put together by Stouffer's method. Weights
 that nothing was learnt into have none beyond chance under any reading.
 """
 
@@ -23,7 +23,7 @@ from fcn_convert.tensors import TensorInfo
 from fcn_convert.torch_library import Tensor, torch
 
 SAMPLE_ELEMENTS = 1 << 19
-"""Weights looked at of one layer, in whole rows."""
+"""Weights of one layer that are looked at, in whole rows."""
 MIN_ROWS, MAX_ROWS = 16, 256
 MAX_FEATURES = 1 << 19
 """Inputs of a layer that is looked at."""
@@ -88,9 +88,9 @@ class Sample:
         return Score(reading, together, as_strong, together_z, as_strong_z)
 
     def alike(self, distance: int, first: Tensor) -> Tensor:
-        """Return how each of some columns correlates with the one so far behind it.
+        """Return how each of some columns correlates with the one `distance` after it.
 
-        first: (features_in,), whether it is one of them; pairs of which one is dead are left out.
+        first: (features_in,), whether it is one of them; pairs with a dead one are left out.
         """
         if distance not in self._alike:
             both = self.alive[:-distance] & self.alive[distance:]
@@ -119,7 +119,7 @@ _TINY = 1e-300
 
 
 def neighbours(reading: Reading) -> dict[int, Tensor]:
-    """Return which elements of the vector have a neighbour behind them, by how far behind it is."""
+    """Return which elements of the vector have a neighbour after them, by its distance."""
     found = {}
     for axis, (name, size) in enumerate(zip(reading.flatten, reading.sizes, strict=True)):
         if name != "C" and size > 1:
@@ -130,7 +130,7 @@ def neighbours(reading: Reading) -> dict[int, Tensor]:
 
 
 def _products(columns: Tensor, distance: int) -> Tensor:
-    """Return the product of each column and the one so far behind it."""
+    """Return the product of each column and the one `distance` after it."""
     last = columns.shape[1] - distance
     return torch.einsum("rc,rc->c", columns[:, :last], columns[:, distance:])
 

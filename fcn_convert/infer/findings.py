@@ -56,7 +56,7 @@ class Finding:
 
 
 def read_maps(resolved: Resolved) -> Iterator[DenseLayer]:
-    """Yield the layers that read a map of several places, of which weights can say something."""
+    """Yield the layers that read a map of several places, about which weights can say something."""
     for layer in resolved.layers:
         if layer.reads == "map" and max(layer.kernel) > 1:
             yield layer
@@ -68,5 +68,5 @@ def not_computed(layer: str, reason: str) -> Finding:
 
 
 def warnings_of(findings: Iterable[Finding]) -> tuple[str, ...]:
-    """Return the sentences of which a user should know."""
+    """Return the sentences that a user should see."""
     return tuple(finding.reason for finding in findings if finding.outcome == "contradicts")

@@ -1,7 +1,7 @@
-"""Which Dense layers end the network, and which work inside of it, with the reason.
+"""Which Dense layers end the network, and which work inside it, with the reason.
 
 Shapes decide first: what returns to the width that it started from, or leads on into a
-convolution, is no head. Names only tell apart what shapes leave open.
+convolution, is not a head. Names only distinguish what shapes leave open.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _NUMBER = re.compile(r"\d+", re.ASCII)
 ROUNDS = 4
 """Dense layers in a row that lead on to a convolution; each round finds the one before."""
 MANY = 5
-"""Blocks, each with a layer of one name, that are more than a network has heads."""
+"""More blocks, each with a layer of the same name, than a network has heads."""
 
 
 @dataclass(frozen=True)
 class DenseLayers:
     """The 2-D weights of a network, by module: those that may be a head's, and the others.
 
-    other: with the reason why each is none.
+    other: each with the reason why it is not a head's.
     """
 
     heads: tuple[str, ...]
@@ -39,7 +39,7 @@ class DenseLayers:
 
 
 def find_heads(network: Network) -> DenseLayers:
-    """Tell the Dense layers of heads from those that work inside of the network."""
+    """Tell the Dense layers of heads from those that work inside the network."""
     return _Finder(network).find()
 
 
@@ -103,7 +103,7 @@ class _Finder:
                 yield name, "attention"
 
     def _returns(self) -> Iterator[tuple[str, str]]:
-        """Two layers in one module that return to the width which they started from."""
+        """Two layers in one module that return to the width they started from."""
         weights = self.network.dense
         by_parent: dict[str, list[str]] = {}
         for name in self._left():
@@ -126,7 +126,7 @@ class _Finder:
                 yield second, reason
 
     def _block(self, name: str) -> str:
-        """Return the innermost numbered module that a layer lies in, or the one that holds it."""
+        """Return the innermost numbered module that a layer is in, or the one that holds it."""
         numbered = (above for above in ancestors(name) if is_number(above.split(".")[-1]))
         return next(numbered, parent(parent(name)))
 
@@ -135,7 +135,7 @@ class _Finder:
         return bool(block) and any(len(tensors[n].shape) > 2 for n in self.network.holds(block))
 
     def _blocks(self) -> Iterator[tuple[str, str]]:
-        """Whatever else lies in a numbered block with attention or an MLP in it."""
+        """Whatever else is in a numbered block with attention or an MLP in it."""
         blocks = {self._block(name) for name in self.other}
         holding = {above for name in self.other for above in ancestors(name)}
         for name in self._left():
@@ -143,7 +143,7 @@ class _Finder:
             if not block or not is_number(block.split(".")[-1]):
                 continue
             if block in blocks or (block in holding and self._is_read(name)):
-                yield name, f"inside of {block}, a block of the network"
+                yield name, f"inside {block}, a block of the network"
 
     def _is_read(self, name: str) -> bool:
         """Return whether a convolution or a norm has as many channels as a layer gives."""
@@ -214,7 +214,7 @@ def ancestors(name: str) -> Iterator[str]:
 
 
 def numbered_rows(name: str) -> Iterator[tuple[str, int]]:
-    """Yield each row of numbered modules that a module lies in, with its number there."""
+    """Yield each row of numbered modules that a module is in, with its number there."""
     for module in (name, *ancestors(name)):
         row, _, last = module.rpartition(".")
         if is_number(last):

@@ -29,7 +29,7 @@ class Inspection:
     """A checkpoint, by what it is, what it holds and what its Dense layers are.
 
     problem: why there are no heads to speak of, say because there are several state dicts; else
-    empty. layout: whose habit arrays are stored by, and what that rests on where it is in doubt.
+    empty. layout: whose convention arrays follow, and what that rests on where it is in doubt.
     The other fields are JSON's own types.
     """
 

@@ -22,8 +22,8 @@ MAX_FEATURES = 1 << 24
 """Inputs of a layer whose factors are looked for."""
 
 Sureness = Literal["stated", "shapes", "square", "row", "open"]
-"""Whether the file says the map; or shapes leave one; or one, if it is square, or if it is 1 long
-where no kernel looks along; or leave it open."""
+"""Whether the file states the map, or shapes leave one; or one if it is square, or if it is 1 long
+along an axis that no kernel looks along; or leave it open."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Maps:
     sureness: what the first one rests on. channels: those that come right before, as far as can be
     told; the C of other candidates is some channel count of the network. is_local: whether those
     are of convolutions in a module around the layer, as in an auxiliary head. depth: how many
-    modules lie around both the layer and those convolutions. layout: whose habit decides on the
-    order where nothing else does. flatten: the order, where the file says it.
+    modules are around both the layer and those convolutions. layout: whose convention decides on
+    the order where nothing else does. flatten: the order, where the file says it.
     """
 
     candidates: tuple[FeatureMap, ...]
@@ -69,7 +69,7 @@ def candidate_maps(network: Network, layer: str) -> Maps:
     fitting = [c for c in near if _shapes(features // c, spatial)[1] != "open"]
     far = [c for c in before.others() if features % c == 0 and c not in near]
     if before.convolves_to(features) or (not fitting and features in far):
-        # Pooled: as many channels that nothing else reads are no chance; or branches in one.
+        # Pooled: as many channels, read by nothing else, are no coincidence; or branches in one.
         fitting = [features]
     ranked = [*fitting, *near, *sorted(far, reverse=True)]
     maps = (
@@ -105,13 +105,13 @@ class _Before:
 
     @property
     def is_local(self) -> bool:
-        """Whether the scope is but a part of the network, with convolutions of its own."""
+        """Whether the scope is only a part of the network, with convolutions of its own."""
         convolves = any(producer.kernel for producer in self.scope.producers)
         return convolves and len(self.scope.producers) < len(self.network.producers)
 
     @property
     def depth(self) -> int:
-        """How many modules lie in each other, down to the scope."""
+        """How many modules are nested in each other, down to the scope."""
         return len(self.scope.name.split(".")) if self.scope.name else 0
 
     @property
@@ -120,7 +120,7 @@ class _Before:
         return self.network.ends(self.scope)
 
     def convolves_to(self, channels: int) -> bool:
-        """Return whether the scope ends with so many channels of a convolution."""
+        """Return whether the scope ends with a convolution of `channels` channels."""
         return channels in self.ends and any(
             producer.kernel and producer.channels == channels for producer in self.scope.producers
         )
@@ -179,7 +179,7 @@ def _branches(scope: Scope) -> list[int]:
 
 
 def _shapes(area: int, spatial: _Spatial) -> tuple[list[tuple[int, ...]], Sureness]:
-    """Return the spatial sizes with so many elements, likeliest first, and what that rests on."""
+    """Return the spatial sizes with `area` elements, likeliest first, and what that rests on."""
     if area == 1:
         return [(1,) * spatial.axes], "shapes"
     if spatial.axes == 1:

@@ -13,7 +13,7 @@ from fcn_convert.layers import dense_weights
 from fcn_convert.tensors import BIAS, WEIGHT, StateDict, TensorInfo, natural_key, parent
 
 MAX_DEPTH = 32
-"""Modules nested in each other that are told apart; what is deeper counts as one name."""
+"""Modules nested in each other that are distinguished; what is deeper counts as one name."""
 _CONVOLUTIONS = (WEIGHT, ".weight_v", ".weight_orig", ".parametrizations.weight.original1")
 """Ends of the names under which a convolution keeps its kernel, weight and spectral norm too."""
 _RECURRENT = re.compile(r"(.+)\.(?:weight_hh_l\d+|recurrent_kernel|cell\.vars\.1)")
@@ -22,7 +22,7 @@ _RECURRENT = re.compile(r"(.+)\.(?:weight_hh_l\d+|recurrent_kernel|cell\.vars\.1
 
 @dataclass(frozen=True, slots=True)
 class Producer:
-    """A convolution or a norm: a module after which a map has so many channels.
+    """A convolution or a norm: a module after which a map has `channels` channels.
 
     at: its place in the walk. reads: a convolution's input channels (of one group); None for a
     norm. kernel: a convolution's spatial sizes; empty for a norm.
@@ -75,7 +75,7 @@ class Network:
         )
 
     def place(self, module: str) -> int:
-        """Return where a Dense layer's weight comes in the walk."""
+        """Return the place of a Dense layer's weight in the walk."""
         return self.places[self.dense[module].name]
 
     @cached_property
@@ -139,9 +139,9 @@ class Network:
         return readers
 
     def is_read(self, channels: int, within: str, outside: Iterable[str]) -> bool:
-        """Return whether a convolution in a module, but in none of others, reads so many channels.
+        """Return whether a convolution in one module, but in none of others, reads `channels`.
 
-        within: empty for the whole network.
+        within: the module; empty for the whole network.
         """
         readers = self._readers.get(channels, [])
         count = _count(readers, within) if within else len(readers)
@@ -151,7 +151,7 @@ class Network:
         """Return the channels that a module ends with: those that nothing after them reads.
 
         Of each row of modules (`layer1` to `layer4`) the last one counts, unless a convolution
-        outside of the row reads what it gives.
+        outside the row reads what it gives.
         """
         if scope.name not in self._ends:
             self._ends[scope.name] = tuple(dict.fromkeys(self._find_ends(scope)))
@@ -197,7 +197,7 @@ class Network:
                     continue  # its answer is read together with the other direction's
                 backward = {f"{name}_reverse", name.replace("forward_", "backward_")} - {name}
                 both = 1 if backward.isdisjoint(self.tensors) else 2
-                found[both * min(tensor.shape)] = match[1]  # the gates lie along the other axis
+                found[both * min(tensor.shape)] = match[1]  # the gates are along the other axis
         return found
 
     @cached_property
@@ -211,7 +211,7 @@ class Network:
 
 
 def _count(names: list[str], scope: str) -> int:
-    """Count the names, which are sorted, of a module and of what lies in it."""
+    """Count the names, which are sorted, of a module and of what is in it."""
     itself = bisect_right(names, scope) - bisect_left(names, scope)
     return itself + bisect_left(names, f"{scope}/") - bisect_left(names, f"{scope}.")
 

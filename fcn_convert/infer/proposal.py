@@ -149,14 +149,14 @@ def plain_spec(
     proposal: Proposal,
     listing: Callable[[Chain], tuple[Dense, ...] | None] = _nothing,
 ) -> Spec:
-    """Return a spec of these readings that says no default, with layers listed as told."""
+    """Return a spec of these readings that states no defaults; listing: how layers are listed."""
     storage = proposal.storage
     heads = tuple(
         Head(fmap, "" if order == usual_order(fmap.axes, storage.layout) else order, listing(chain))
         for chain, reading in chosen
         for fmap, order in [(reading.feature_map, reading.flatten)]
     )
-    # An order against the habit of a container's layout is clearer beside it.
+    # An order against the convention of a container's layout is clearer beside it.
     is_said = storage.is_said and not any(head.flatten for head in heads)
     is_default = is_said or storage.layout == "torch"
     return Spec(heads, proposal.path, None if is_default else storage.layout)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fcn_convert.spec import FeatureMap
 
 MAX_READINGS = 64
-"""Readings that are held against the weights of one layer."""
+"""Readings that are compared with the weights of one layer."""
 
 _ORDERS = {
     "CL": ("CL", "LC"),
@@ -42,7 +42,7 @@ class Reading:
 
     @property
     def places(self) -> str:
-        """The axes in order, without those of which there is but one index."""
+        """The axes in order, without those of size 1."""
         return "".join(a for a, size in zip(self.flatten, self.sizes, strict=True) if size > 1)
 
     @property

@@ -35,7 +35,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Evidence:
-    """The readings of the map that one layer or several read, best first, from so many rows."""
+    """The readings of the map that one layer or several read, best first, from `rows` rows."""
 
     rows: int
     scores: tuple[Score, ...]

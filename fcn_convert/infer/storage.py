@@ -1,4 +1,4 @@
-"""Whose habit a file's arrays are stored by, where the container does not say: told from shapes.
+"""Whose convention a file's arrays follow, where the container does not say: seen from shapes.
 
 Read in the right layout, a kernel is as long one way as the other, reads as many channels as some
 layer gives, and gives as many as it has biases. Each kernel speaks for the layout in which more of
@@ -16,7 +16,7 @@ from fcn_convert.spec import Spec
 from fcn_convert.tensors import BIAS, WEIGHT, Index, Layout, StateDict
 
 CLEARLY = 5
-"""Kernels that speak for a layout, to one that speaks against it."""
+"""Kernels that speak for a layout, for each one that speaks against it."""
 LARGEST_KERNEL = 64
 """Size of the largest kernels in use, with room; channels are more than that."""
 WRITERS: Mapping[Layout, str] = {
@@ -25,7 +25,7 @@ WRITERS: Mapping[Layout, str] = {
     "mlx": "MLX",
     "paddle": "Paddle",
 }
-"""Whose habits the layouts are."""
+"""Whose conventions the layouts are."""
 
 ALIKE = (
     "PyTorch and MLX store kernels of these shapes alike, and PyTorch's order is assumed; if MLX "

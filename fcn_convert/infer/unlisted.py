@@ -13,7 +13,7 @@ from fcn_convert.tensors import BIAS, StateDict, parent
 def unlisted_doubts(resolved: Resolved, state_dict: StateDict) -> Iterator[str]:
     """Warn of layers in a row with listed ones that are not listed, and so stay Dense.
 
-    Only where that is plain: the row does not branch and lies in one module. A layer elsewhere may
+    Only where that is plain: the row does not branch and is in one module. A layer elsewhere may
     be another head, and kept as it is on purpose.
     """
     listed = {layer.name for layer in resolved.layers}

@@ -64,8 +64,8 @@ def make_convertible(
             problem = compare(expected, module(*inputs))
     if problem:
         raise ModelError(
-            f"the fully convolutional {type(model).__name__} answers otherwise: {problem}; take "
-            "out what makes it so: an autocast, a hook on a Dense layer, or random numbers"
+            f"the fully convolutional {type(model).__name__} answers differently: {problem}; take "
+            "out what causes it: an autocast, a hook on a Dense layer, or random numbers"
         )
     return Converted(module, tuple(lifter.layers.values()), sizes, _aliases(model, lifter.layers))
 
@@ -205,7 +205,7 @@ def _module(model: nn.Module, copy: nn.Module, lifter: Lifter) -> fx.GraphModule
 
 
 def _check_sizes(module: fx.GraphModule, traced: Traced) -> None:
-    """See that the network takes other batches and sizes."""
+    """Check that the network takes other batches and sizes."""
     if all(len(tensor) >= BATCH for tensor in traced.inputs if tensor.dim()):
         with traced.mode:
             more = tuple(torch.cat((tensor, tensor[:1])) for tensor in traced.inputs)

@@ -1,7 +1,7 @@
 """What makes a cell of a larger input differ from the model's answer to its crop.
 
-Every operation of the trunk is tried by itself: on the whole of what it reads, and on that part of
-it which a crop would have. Where the answers differ, it is a culprit: it pads, its last windows are
+Every operation of the trunk is tried by itself: on the whole of what it reads, and on the part
+that a crop would have. Where the answers differ, it is a culprit: it pads, its last windows are
 cut short, or it computes from the whole input. So functions and modules of any name are found.
 """
 
@@ -18,7 +18,7 @@ from fcn_convert.model.values import leaves
 from fcn_convert.torch_library import Tensor, fx, nn, torch
 
 TOLERANCE = 1e-3
-"""Of the largest number of a map: differences below are rounding, of whatever dtype."""
+"""As a part of the largest number of a map: smaller differences are rounding, in any dtype."""
 PADS = "pads its input, so a crop's border is not the image there"
 CUT_SHORT = "has ceil_mode, so a crop's last windows are cut short"
 WHOLE = "computes from the whole input, of which a crop is only a part"
@@ -54,10 +54,10 @@ def culprits(sizes: Sizes, model: nn.Module, larger: Tensor) -> Iterator[str]:
 
 
 def _middle(value: Any, native: Any) -> Any:
-    """Return a copy of what a crop from the middle would have of a value.
+    """Return a copy of the part of a value that a crop from the middle would have.
 
-    native: the value for an input of the crop's size, of which only the shape is used; what is no
-    tensor is as it is there.
+    native: the value for an input of the crop's size; of a tensor only the shape is used, anything
+    else is returned from there.
     """
     if isinstance(value, tuple | list) and isinstance(native, tuple | list):
         return type(value)(map(_middle, value, native)) if type(value) in {tuple, list} else native
@@ -69,7 +69,7 @@ def _middle(value: Any, native: Any) -> Any:
 
 
 def _differs(whole: Tensor, alone: Tensor, channels: int) -> Tensor | None:
-    """Return at which places of a map two differ, in any sample or channel; None if no numbers."""
+    """Return at which places two maps differ, in any sample or channel; None if not of numbers."""
     if whole.shape != alone.shape or whole.dim() < 2 or not whole.is_floating_point():
         return None
     tolerance = TOLERANCE * float(whole.abs().amax())

@@ -25,8 +25,8 @@ order change outputs by a part of themselves.
 class Difference:
     """How two answers differ.
 
-    count: numbers in each. largest: difference of two of them; infinite where one is no finite
-    number and the other not the same. scale: the largest finite number.
+    count: numbers in each. largest: difference of two of them; infinite where one is not a
+    finite number and the other not the same. scale: the largest finite number.
     """
 
     count: int
@@ -40,7 +40,7 @@ class Difference:
 
 
 def difference(found: Any, expected: Any) -> Difference:
-    """Hold an answer against another; raises ModelError where they have not as many numbers."""
+    """Compare an answer with another; raises ModelError where they differ in size."""
     count, largest, scale = 0, 0.0, 0.0
     for one, other in zip(leaves(found), leaves(expected), strict=True):
         if one.numel() != other.numel():

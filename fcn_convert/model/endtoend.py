@@ -31,11 +31,11 @@ SAMPLES = 2
 CELLS = 2
 """Cells along each axis of the larger input's answer."""
 UNKNOWN_STRIDE = 96
-"""Pixels that the larger input has more where no stride is known."""
+"""Pixels that the larger input has in addition where no stride is known."""
 REPEATS, ENOUGH_SECONDS = 3, 0.3
-"""Passes that are timed, and seconds after which no more are; the shortest counts."""
+"""Passes that are timed, and seconds after which no further ones are; the shortest counts."""
 CROPS_MIDDLE = 2
-"""Strides that an input is larger by than a crop from its middle."""
+"""Strides by which an input is larger than the crop from its middle."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def _entry(request: ModelRequest, pair: Pair, stride: tuple[int, ...] | None) ->
 
 
 def _noise(pair: Pair, seed: int, more: Sequence[int] = (), batch: int = 1) -> Tensor:
-    """Return a random input in float64, by so many pixels larger than the model's own."""
+    """Return a random input in float64, larger than the model's own by `more` pixels."""
     channels, *window = pair.example.shape[1:]
     sizes = [w + m for w, m in zip(window, more or [0] * len(window), strict=True)]
     generator = torch.Generator().manual_seed(seed)
@@ -177,7 +177,7 @@ def _passed(network: nn.Module, inputs: Tensor, precision: AbstractContextManage
 
 
 def _crops(larger: Tensor, window: Sequence[int], stride: Sequence[int] | None) -> Iterator[Tensor]:
-    """Yield what each cell of an input's answer should be the answer to, by rows."""
+    """Yield the crop that each cell of an input's answer should be the answer to, by rows."""
     if stride is None:
         return
     for cell in product(range(CELLS), repeat=len(window)):

@@ -78,10 +78,10 @@ def _imported(place: str) -> Any:
     path = Path(place)
     if not place.endswith(".py"):
         if path.is_file() or os.sep in place:
-            raise ModelError(f"--model {printable(place)}: is no Python file; expected {FORM}")
+            raise ModelError(f"--model {printable(place)}: is not a Python file; expected {FORM}")
         return importlib.import_module(place)
     if not path.is_file():
-        raise ModelError(f"--model {printable(place)}: is no file; expected {FORM}")
+        raise ModelError(f"--model {printable(place)}: is not a file; expected {FORM}")
     sys.path.insert(0, str(path.resolve().parent))  # for what lies beside it
     name = f"{PREFIX}{path.stem}"  # or a json.py would take the place of Python's own
     found = importlib.util.spec_from_file_location(name, path)

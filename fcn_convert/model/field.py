@@ -27,7 +27,7 @@ class _Window:
 def receptive_field(network: fx.GraphModule, axes: int) -> tuple[int, ...] | None:
     """Return the pixels that one cell of the answer sees, per axis.
 
-    None where a cell sees the whole input, as behind a global pool, or where it cannot be told.
+    None where a cell sees the whole input, as after a global pool, or where it cannot be told.
     """
     fields: dict[fx.Node, tuple[tuple[int, ...], tuple[int, ...]]] = {}
     for node in network.graph.nodes:

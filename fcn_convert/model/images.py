@@ -64,7 +64,7 @@ def read_labels(path: Path | None) -> tuple[str, ...]:
     except OSError as error:
         raise ModelError(f"--labels {path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ModelError(f"--labels {path}: is no UTF-8 text, one name a line") from error
+        raise ModelError(f"--labels {path}: is not UTF-8 text, one name a line") from error
     return tuple(printable(line.strip()) for line in text.rstrip().splitlines())
 
 
@@ -99,7 +99,7 @@ def _read(path: Path, window: tuple[int, ...]) -> Image:
             upright = pillow.ImageOps.exif_transpose(opened)
             image: Image = _eight_bits(upright, path).convert(MODES[window[0]])
     except (OSError, ValueError, SyntaxError, pillow.Image.DecompressionBombError) as error:
-        raise ModelError(f"{path}: is no image that can be read: {error}") from error
+        raise ModelError(f"{path}: is not an image that can be read: {error}") from error
     if image.height < window[1] or image.width < window[2]:
         raise ModelError(
             f"{path}: has {image.height}×{image.width} pixels (H×W), fewer than the model's own "

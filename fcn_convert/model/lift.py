@@ -154,8 +154,8 @@ class Lifter:
         flatten = trials.flatten_order(read.order, read.shape, axes)
         if flatten is None:
             raise ModelError(
-                f"{where(node)} reads the feature map {size_of(read.shape)} in an order that is no "
-                "order of its axes"
+                f"{where(node)} reads the feature map {size_of(read.shape)} in an order that "
+                "is not one of its axes"
             )
         weight = modules.convolution_weight(site.weight, read.order, read.shape)
         after = read.dense if read.is_one_cell else None

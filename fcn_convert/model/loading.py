@@ -71,7 +71,7 @@ def tensors_of(checkpoint: Checkpoint, state_dict: StateDict) -> dict[str, Tenso
     """Read the tensors of a state dict with our own readers: no code of the file runs."""
     found: dict[str, Tensor] = {}
     for name, tensor in state_dict.tensors.items():
-        if not hasattr(torch, tensor.dtype.torch or ""):  # which older ones lack some of
+        if not hasattr(torch, tensor.dtype.torch or ""):  # older versions lack some dtypes
             raise ModelError(
                 f"{checkpoint.path}: {printable(name)} is {tensor.dtype.name}, which torch lacks: "
                 "no network can be run with it; verify it without --model"

@@ -60,7 +60,7 @@ def dense_site(node: fx.Node, model: nn.Module) -> DenseSite | None:
 
 
 def _is_quantised(module: nn.Module) -> bool:
-    """Whether a module computes with weights of fewer bits: torch's own, or a library's Linear."""
+    """Return whether a module has weights of fewer bits: torch's own, or a library's Linear."""
     weight = module._parameters.get("weight")  # noqa: SLF001 - an attribute may be computed
     packed = weight is not None and isinstance(module, nn.Linear) and not weight.is_floating_point()
     return packed or "quantized" in type(module).__module__.split(".")

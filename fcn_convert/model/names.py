@@ -11,7 +11,7 @@ COUNTER = ".num_batches_tracked"
 
 
 def names_in_model(file: Iterable[str], model: Iterable[str]) -> dict[str, str]:
-    """Return the model's name of each tensor of a file; its own where the two have nothing alike.
+    """Return the model's name of each tensor of a file; its own where they have nothing in common.
 
     They may differ by what wrappers put in, and by one prefix in front of all of the file's names,
     or of the model's.

@@ -54,7 +54,7 @@ class AtLeast(torch.overrides.TorchFunctionMode):
 
 
 def _as_it_is(name: str) -> bool:
-    """Whether an operation gets its tensors as they are: it changes one, or computes nothing."""
+    """Return whether an operation takes tensors as they are: it changes one or computes nothing."""
     if name.endswith("__"):
         return name in {"__get__", "__set__", "__setitem__"} or name.startswith("__i")
     return name.endswith("_") or name.startswith("register_")

@@ -17,7 +17,7 @@ from fcn_convert.model.tracing import VALUE, Traced, one_line, run, where
 from fcn_convert.torch_library import Tensor, fx, nn, torch
 
 LEAST_GROWTH = 64
-"""Pixels that a larger input has more, at least: above the stride of usual networks."""
+"""Pixels that a larger input has in addition, at least: above the stride of usual networks."""
 
 
 def spatial_axes(inputs: tuple[Tensor, ...]) -> int:
@@ -82,7 +82,7 @@ class Sizes:
         return self.depend_on_input - leading - placeholders
 
     def is_map(self, node: fx.Node) -> bool:
-        """Whether a node is a tensor with the input's axes, which grows with the input."""
+        """Return whether a node is a tensor with the input's axes, which grows with the input."""
         value = node.meta.get(VALUE)
         grown = self.shapes.get(node)
         return (

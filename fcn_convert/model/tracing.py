@@ -239,7 +239,7 @@ class _Tracer(fx.Tracer):
         return bool(self.decide(obj))
 
     def decide(self, obj: fx.Proxy) -> Any:
-        """Return a proxy's value, where it is a size and no value of a tensor."""
+        """Return a proxy's value, where it is a size and not a value of a tensor."""
         value = obj.node.meta[VALUE]
         if isinstance(value, Tensor):
             raise TypeError(f"it decides by the values of a tensor, {obj.node.name}")

@@ -15,7 +15,7 @@ from typing import TypeGuard
 from fcn_convert.torch_library import Tensor, torch
 
 SCALE = 50.0
-"""Numbers are tried up to some hundred, so that no clipping activation passes for nothing."""
+"""Numbers up to a few hundred are tried: no clipping activation may seem to do nothing."""
 MARGIN = (1, 2, 1)
 """How much larger than the window the larger map is, per spatial axis."""
 RELATIVE = {torch.float64: 1e-9, torch.float32: 1e-3}
@@ -112,7 +112,7 @@ def _has_batch(answer: object, batch: int) -> TypeGuard[Tensor]:
 
 
 def flatten_order(order: Tensor, shape: Shape, axes: str) -> str | None:
-    """Return an order of elements as axis names, slowest first, or None where it is no such order.
+    """Return an order of elements as axis names, slowest first, or None if it is not one.
 
     order: which element of the map, in the order of `axes`, each element of the vector is.
     """

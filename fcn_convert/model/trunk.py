@@ -56,7 +56,7 @@ def _before_rearranging(node: fx.Node, sizes: Sizes, like: Tensor) -> tuple[fx.N
         same = source.meta[VALUE].shape == before.meta[VALUE].shape
         order = moved[order]
         if not (same and torch.equal(moved, counting(len(moved), like))):
-            root = source  # what changes nothing above the first move stays, a dropout say
+            root = source  # what changes nothing above the first move stays, such as a dropout
             total = order
     return root, total
 
@@ -82,6 +82,6 @@ def _rearranges(node: fx.Node, sizes: Sizes, like: Tensor) -> tuple[fx.Node, Ten
     shape = tuple(source.meta[VALUE].shape)
     try:
         order = trials.rearrangement(function, shape[0], shape[1:], like)
-    except Exception:  # noqa: BLE001 - it is no rearrangement of random numbers, whatever it is
+    except Exception:  # noqa: BLE001 - whatever it is, it does not rearrange random numbers
         return None
     return None if order is None else (source, order)

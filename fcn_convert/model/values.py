@@ -18,8 +18,8 @@ class Lifted:
     node: the map (N, C, *cells) in the new graph. shape: (C, *kernel) of one window. order: which
     element of the flattened window each element of the original, flattened per sample, is.
     inner: the original's shape without the batch. root: the trunk's map that it comes from.
-    dense: the last Dense layer on the way, if any. dtype: what is tried on it has; a comparison
-    gives truth values.
+    dense: the last Dense layer on the way, if any. dtype: that of what is tried on it; a
+    comparison gives truth values.
     """
 
     node: fx.Node
@@ -52,7 +52,7 @@ class Lifted:
 
 @dataclass(frozen=True)
 class Plain:
-    """A number, a shape or another value that is no tensor.
+    """A number, a shape or another value that is not a tensor.
 
     value: in the original. node: what computes it in the new graph, if anything does, and
     there: what that gives.
@@ -77,7 +77,7 @@ class Many:
 
 @dataclass(frozen=True)
 class Pending:
-    """Not yet understood: alone it is no map, but with what follows it may be.
+    """Not yet understood: alone it is not a map, but with what follows it may be.
 
     sources: nodes of the original that it is made of. first: where it began.
     """

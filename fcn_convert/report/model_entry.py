@@ -97,8 +97,8 @@ def model_problems(model: ModelEntry) -> Iterator[str]:
     if not model.passed:
         apart = max(model.max_abs_diff, model.windows_max_abs_diff or 0.0)
         yield (
-            f"{model.factory}: the outputs of the two networks differ by up to {apart:.3g}, "
-            f"allowed are {model.bound:.3g}"
+            f"{model.factory}: the outputs of the two networks differ by up to {apart:.3g}; "
+            f"at most {model.bound:.3g} is allowed"
         )
 
 

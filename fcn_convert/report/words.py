@@ -212,8 +212,8 @@ def model_lines(model: ModelEntry) -> Iterator[str]:
     stored, exact = model.stored_dtype_max_abs_diff, model.windows_max_abs_diff
     yield f"model {model.factory}, input {model.input}, {model.parameters:,} parameters"
     yield (
-        f"  {model.outputs} outputs differ by {number(model.max_abs_diff)} at most, allowed are "
-        f"{number(model.bound)}"
+        f"  {model.outputs} outputs differ by {number(model.max_abs_diff)} at most; at most "
+        f"{number(model.bound)} is allowed"
     )
     yield f"  in the stored dtype: {'not computed' if stored is None else number(stored)}"
     yield (

@@ -128,7 +128,7 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     ),
     "npz-name-of-no-text": (
         npz(("x.weight.npy", npy(VALUES))).replace(b"x.weight.npy", b"\xff.weight.npy"),
-        r"tensor '\\udcff\.weight' cannot be written: its name is no valid Unicode text",
+        r"tensor '\\udcff\.weight' cannot be written: its name is not valid Unicode text",
     ),
     "pickle-of-too-few-bytes": (
         pickle.dumps({"w": VALUES}, 4).replace(b"K\x05K\x04\x86", b"K\x06K\x04\x86"),

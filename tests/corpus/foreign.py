@@ -1,4 +1,4 @@
-"""Files that are no checkpoint known here, by how they begin."""
+"""Files that are not a checkpoint known here, by how they begin."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ FOREIGN = {
     ),
     "binary": (
         b"\x21\x43\0\0\0\0\0\0\xcd\xcc\x4c\x3e" * 9,
-        r"is no checkpoint known here \(it starts",
+        r"is not a checkpoint known here \(it starts",
     ),
     "tf-index": (b"\0\0\0\0" + bytes.fromhex("57fb808b247547db"), "is a checkpoint of TensorFlow"),
     "tf-names": (b'model_checkpoint_path: "m.ckpt"', "names a checkpoint of TensorFlow"),
@@ -62,15 +62,15 @@ FOREIGN = {
     "program": (b"\x7fELF\x02\x01", "is a program or a library"),
     "zeros": (bytes(100), "nothing but zeros"),
     "empty": (b"", "is empty: it was probably not written"),
-    "text-whose-ninth-letter-is-blank": (b"the file was not found", "no checkpoint known here"),
-    "text": (b"hello world\n", "is no checkpoint known here \\(a text that starts with"),
+    "text-whose-ninth-letter-is-blank": (b"the file was not found", "not a checkpoint known here"),
+    "text": (b"hello world\n", "is not a checkpoint known here \\(a text that starts with"),
     "json": (b'{"a": 1}', "is JSON without a `weight_map`"),
-    "other-zip": (b"PK\x05\x06" + bytes(18), "is a zip file with no data.pkl.*it is empty"),
+    "other-zip": (b"PK\x05\x06" + bytes(18), "is a zip file without data.pkl.*it is empty"),
     "zip-of-checkpoints": (
         packed("notes.txt", "policy.pth"),
         "unpack it, and convert the one with the weights: 'policy.pth'$",
     ),
-    "zip-of-pictures": (packed("a.png"), "if a checkpoint is inside of it, unpack it first"),
+    "zip-of-pictures": (packed("a.png"), "if a checkpoint is inside it, unpack it first"),
     "pickled-keras": (
         b"\x80\x02ckeras.src.saving.pickle_utils\ndeserialize_model_from_bytecode\n(tR.",
         r"a pickled Keras model, which model\.save\('model\.keras'\) saves",

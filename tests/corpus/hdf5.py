@@ -11,10 +11,8 @@ from typing import Any
 
 import numpy as np
 
-CRASHED = (
-    r"HDF5's library crashed on it \(Segmentation fault\): it is damaged, or was made to do so"
-)
-TOO_LONG = "HDF5's library was at work on it for too long: it is damaged, or was made to do so"
+CRASHED = r"HDF5's library crashed on it \(Segmentation fault\): the file is damaged"
+TOO_LONG = "HDF5's library was at work on it for too long: the file is damaged"
 TOO_LARGE = "HDF5's library needs over 144 MB of memory to read it"
 TWICE = "is a group that is in the file twice, by two links"
 VALUES = np.arange(20, dtype="<f4").reshape(5, 4)

@@ -117,13 +117,13 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
     "memo-beyond-32-bits": (b"Np4294967296\n.", "its memo has no place 4294967296"),
     "memo-negative": (b"Np-1\n.", "its memo has no place -1"),
     "memo-get-negative": (b"Nq\x00g-1\n.", "its memo has no object -1"),
-    "memo-of-text": (b"Npx\n.", "b'x' is no number"),
-    "memo-of-5000-digits": (b"Np" + b"9" * 5000 + b"\n.", "is no number"),
-    "integer-of-5000-digits": (b"I" + b"9" * 5000 + b"\n.", "is no number"),
-    "long-of-5000-digits": (b"L" + b"9" * 5000 + b"L\n.", "is no number"),
-    "integer-of-text": (b"Iabc\n.", "b'abc' is no number"),
-    "integer-of-nul": (b"I1\x00\n.", "is no number"),
-    "float-of-text": (b"Fabc\n.", "b'abc' is no number"),
+    "memo-of-text": (b"Npx\n.", "b'x' is not a number"),
+    "memo-of-5000-digits": (b"Np" + b"9" * 5000 + b"\n.", "is not a number"),
+    "integer-of-5000-digits": (b"I" + b"9" * 5000 + b"\n.", "is not a number"),
+    "long-of-5000-digits": (b"L" + b"9" * 5000 + b"L\n.", "is not a number"),
+    "integer-of-text": (b"Iabc\n.", "b'abc' is not a number"),
+    "integer-of-nul": (b"I1\x00\n.", "is not a number"),
+    "float-of-text": (b"Fabc\n.", "b'abc' is not a number"),
     "line-without-end": (b"I123", "a line does not end"),
     "line-of-a-megabyte": (b"V" + b"x" * 1_000_000 + b"\n.", "a line is longer than 65536 bytes"),
     "unquoted": (b"Sabc\n.", "a text is not quoted"),
@@ -358,7 +358,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "ordered-dict-of-odd-pairs": (
         lambda: dumped(Made(OrderedDict, [[1], 2, [[], tensor()], [1.5, 1], ["w", tensor()]])),
-        "a dictionary is made of something else than pairs",
+        "a dictionary is made of something other than pairs",
     ),
     "sets-nested": (
         lambda: dumped(
@@ -385,7 +385,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     # Records of tensors and storages.
     "name-is-a-surrogate": (
         lambda: dumped({"\ud800": tensor()}),
-        r"tensor '\\ud800' cannot be written: its name is no valid Unicode text",
+        r"tensor '\\ud800' cannot be written: its name is not valid Unicode text",
     ),
     "name-is-reserved": (
         lambda: dumped({"__metadata__": tensor()}),
@@ -516,7 +516,7 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "arguments-are-no-tuple": (
         lambda: dumped({**W, "v": Id("CALL")}, {"CALL": b"ctorch._utils\n_rebuild_tensor_v2\nNR"}),
-        "'v' cannot be read: the arguments of its rebuilder are no tuple",
+        "'v' cannot be read: the arguments of its rebuilder are not a tuple",
     ),
     "size-with-arguments-of-none": (
         lambda: dumped({"w": tensor(shape=Id("CALL"))}, {"CALL": b"ctorch\nSize\nK\x01R"}),

@@ -264,15 +264,15 @@ MALFORMED: dict[str, tuple[bytes, str]] = {
         "does not end where the file does",
     ),
     "bytes-before-it": (PLAIN[:4] + b"..." + PLAIN[4:], "does not end where the end record"),
-    "bytes-after-it": (PLAIN + b".", "truncated, or has bytes behind it"),
+    "bytes-after-it": (PLAIN + b".", "truncated, or has bytes after it"),
     "only-a-signature": (PLAIN[:4], "its directory is missing"),
     "65535-entries-said": (archive(A, B, end={"count": 0xFFFF}), "fewer entries than the 65535"),
     "zip64-locator-missing": (
         archive(A, B, end={"start": FULL}),
         "its zip64 locator is missing",
     ),
-    "zip64-locator-outside": (end64(PLAIN, at=2**60), "does not lie before the locator"),
-    "zip64-locator-elsewhere": (end64(PLAIN, at=-1), "does not lie before the locator"),
+    "zip64-locator-outside": (end64(PLAIN, at=2**60), "is not right before the locator"),
+    "zip64-locator-elsewhere": (end64(PLAIN, at=-1), "is not right before the locator"),
     "zip64-directory-elsewhere": (end64(PLAIN, start=1), "does not end where the end record"),
     "zip64-of-2**63-entries": (end64(PLAIN, count=2**63), "more than 131136 members"),
 }
@@ -296,9 +296,9 @@ def moved(members: dict[str, bytes], to: str) -> None:
 
 
 NOT_OF_TORCH: dict[str, tuple[Callable[[dict[str, bytes]], object], str]] = {
-    "no-pickle": (lambda m: m.pop("archive/data.pkl"), "a zip file with no data.pkl"),
-    "pickle-in-no-folder": (lambda m: moved(m, ""), "a zip file with no data.pkl"),
-    "pickle-too-deep": (lambda m: moved(m, "a/b/"), "a zip file with no data.pkl"),
+    "no-pickle": (lambda m: m.pop("archive/data.pkl"), "a zip file without data.pkl"),
+    "pickle-in-no-folder": (lambda m: moved(m, ""), "a zip file without data.pkl"),
+    "pickle-too-deep": (lambda m: moved(m, "a/b/"), "a zip file without data.pkl"),
     "two-pickles": (lambda m: m.update({"x/data.pkl": b"N."}), "a zip file with 2 data.pkl"),
     "torchscript": (lambda m: m.update({"archive/constants.pkl": b""}), "a TorchScript archive"),
     "byteorder-of-17-bytes": (
