@@ -191,7 +191,7 @@ def with_slashes(arrays: Arrays) -> Arrays:
 
 
 def model_of_groups(arrays: Arrays, place: str = "") -> LayerConfig:
-    """Return a model as the groups of a file of numbered variables show it, without a configuration.
+    """Return a model as the groups of a file that numbers variables show it: nothing else does.
 
     A group is called after its layer's class, so that both are known, but for the author's names.
     """
