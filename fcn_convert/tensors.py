@@ -213,7 +213,7 @@ class StateDict:
     layout: whose convention its arrays follow.
     flattened: the maps that Dense layers read, by their names, where the file says so; None for one
     that reads no map, as the file says.
-    broken: why it cannot be read, where it lies about a tensor; it has none then.
+    broken: why it cannot be read, where it lies about a tensor; it then has no tensors.
     """
 
     path: str

@@ -348,7 +348,7 @@ def no_tensors(data: Any) -> None:
         (huge, "the place of '3.weight' is not a natural number of 64 bits"),
         (of_another, r"__0_0\.distcp does not hold F32 \[5, 24\] of it"),
         (compressed, "'3.weight' is stored in a changed form, say compressed"),
-        (not_stored, r"its chunk at \[0, 0\] is nowhere"),
+        (not_stored, r"its chunk at \[0, 0\] is in no file"),
         (other_dtype, r"does not hold F64 \[5, 24\] of it"),
         (larger, "its chunks end at 5 along axis 0, of 6"),
         (overlap, "its chunks are not a grid"),

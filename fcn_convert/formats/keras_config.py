@@ -112,7 +112,7 @@ def _layer(data: Any, depth: int) -> LayerConfig | None:
 
 
 def _references(node: Any, depth: int = 0) -> Iterator[Use]:
-    """Yield what a node reads, said as `[name, node, tensor, …]` by any version."""
+    """Yield what a node reads, written as `[name, node, tensor, …]` by any version."""
     if depth > MAX_DEPTH:
         return
     if isinstance(node, dict):

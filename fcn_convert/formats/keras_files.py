@@ -1,8 +1,8 @@
 """Keras's files: `.h5` of whole models and of weights, and `.keras`, a zip file of both parts.
 
 Read through h5py, of the extra `keras`; Keras itself is neither needed nor imported. The layout is
-Keras's: kernels (in, out) and HWIO, channels flattened last. An HDF5 file of somebody else's is
-arrays by name.
+Keras's: kernels (in, out) and HWIO, channels flattened last. Any other HDF5 file is arrays by
+name.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ _TOGETHER = {"Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"}
 class _Array:
     """What flows from layer to layer: sizes without the batch.
 
-    axes: their names, one letter each; empty where no layer has told which one is the channels.
+    axes: their names, one letter each; empty where no layer has shown which one is the channels.
     is_flat: whether the axes are run together into one. outside: whether it is, or holds, a vector
     that comes from no map: an input of one axis, or the answer of a recurrent layer.
     """

@@ -193,7 +193,7 @@ def with_slashes(arrays: Arrays) -> Arrays:
 def model_of_groups(arrays: Arrays, place: str = "") -> LayerConfig:
     """Return a model as the groups of a file that numbers variables show it: nothing else does.
 
-    A group is called after its layer's class, so that both are known, but for the author's names.
+    A group is named after its layer's class, so that both are known, except the author's names.
     """
     names = set()
     for container in CONTAINERS:

@@ -208,7 +208,7 @@ def _pairs(m: Machine, arguments: Node) -> list[Node]:
 
 
 def _new_object(m: Machine) -> None:
-    """Make an object as a call does, but for a dictionary: it is empty, whatever it is given."""
+    """Make an object as a call does, except a dictionary: it is empty, whatever it is given."""
     arguments, cls = m.pop(), m.pop()
     if isinstance(cls, Global) and cls.path == ORDERED_DICT and arguments != ():
         raise PickleError("a dictionary is made in a way that no library writes")

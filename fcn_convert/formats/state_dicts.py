@@ -380,7 +380,7 @@ def _describe(node: Node) -> str:
 
 
 def _describe_whole(node: Node) -> str:
-    """Say what a file of which nothing is taken holds, and a dictionary's first entry."""
+    """Describe a file of which nothing is taken, a dictionary with its first entry."""
     described = _describe(node)
     for key, value in (mapping_of(node) or {}).items():
         name = printable(_text(key) or _key_name(key))[:_MAX_SHOWN]

@@ -130,8 +130,9 @@ class _Saved:
         named = state[0] if isinstance(state, tuple) and state else None
         dtype = TORCH_DTYPES.get(named.name) if isinstance(named, Global) else None
         if dtype is None:
-            kind = named.path if isinstance(named, Global) else "that is not named"
-            return Unreadable(f"of dtype {printable(kind[:60])}")
+            if not isinstance(named, Global):
+                return Unreadable("of a dtype that is not named")
+            return Unreadable(f"of dtype {printable(named.path[:60])}")
         shape = torch_sizes_of(described.get("size"), "sizes")
         if size_in_bits(shape, dtype.bits) is None:
             raise RecordError(f"the size of {shown(name)}, {list(shape)}, overflows")
@@ -192,7 +193,7 @@ class _Saved:
         """Return a chunk as the file of torch.save that holds it describes it."""
         place = self.ranges.get((path, chunk.offsets))
         if place is None:
-            raise RecordError(f"its chunk at {list(chunk.offsets)} is nowhere")
+            raise RecordError(f"its chunk at {list(chunk.offsets)} is in no file")
         archive, record = self._file_at(place)
         if isinstance(record, Unreadable):
             raise RecordError(f"it is {record.reason}")

@@ -167,7 +167,7 @@ class _Finder:
         return inside is not None and self.network.is_read(inside.channels, "", [block])
 
     def _goes_on(self) -> Iterator[tuple[str, str]]:
-        """A layer in a row of numbered modules of which a later one goes on from its width."""
+        """A layer in a row of numbered modules, where a later one goes on from its width."""
         inside = [(p.module, p.reads or p.channels) for p in self.network.producers]
         inside += [(name, self.network.dense[name].shape[1]) for name in self.other]
         last: dict[tuple[str, int], tuple[int, str]] = {}
