@@ -247,7 +247,7 @@ def _tensor(name: str, fields: dict[str, object], data_start: int) -> TensorInfo
 def _naturals(name: str, field: str, value: object) -> tuple[int, ...]:
     # JSON's true is an int to Python, hence the exact type.
     if not isinstance(value, list) or any(type(size) is not int for size in value):
-        raise _HeaderError(f"{shown(name)} has {field} that are not a list of natural numbers")
+        raise _HeaderError(f"the field {field} of {shown(name)} is not a list of natural numbers")
     if len(value) > MAX_AXES:
         raise _HeaderError(f"{shown(name)} has {len(value)} numbers in {field}, over {MAX_AXES}")
     return tuple(value)
