@@ -28,14 +28,30 @@ _NO_OUTPUTS = (
 )
 """Suffixes of other containers, of specs and of reports: an output by such a name would tell
 programs and people that it is what it is not."""
-METADATA = ".metadata"
-"""The first file of a torch distributed checkpoint, which is called as its folder."""
+METADATA, DISTRIBUTED_SUFFIX = ".metadata", ".distcp"
+"""The first file of a torch distributed checkpoint, which is called as its folder; and the others'
+suffix."""
 
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})\.")
 """How one of several shards is called: `model-00001-of-00002.safetensors`."""
-_INDEX = re.compile(r"\.\w+\.index(\.\w+)?\.json$")
+_INDEX = re.compile(r"(?:\.\w+)?\.index(\.\w+)?\.json$")
 """How the index of shards is called: `model.safetensors.index.json`, with a variant's name
 (`model.safetensors.index.fp16.json`)."""
+
+
+def is_index(name: str) -> bool:
+    """Return whether a file is the index of shards by its name."""
+    return _INDEX.search(name) is not None
+
+
+def is_shard(name: str) -> bool:
+    """Return whether a file is a shard by its name, also where it is the only one."""
+    return _SHARD.search(name) is not None
+
+
+def is_checkpoint(name: str) -> bool:
+    """Return whether a file of a folder may be a checkpoint by its name."""
+    return is_index(name) or name.lower().endswith(CHECKPOINT_SUFFIXES)
 
 
 def shard_of(name: str) -> tuple[int, int] | None:
@@ -95,7 +111,8 @@ def _beside(source: Path, suffix: str) -> Path:
     """Return a place named as a checkpoint is, without the suffix that tells its container."""
     path = _named(source)
     name, count = _INDEX.subn(r"\1", path.name)
-    if not count and not os.path.isdir(path):  # a folder's name has no such suffix
+    # A folder's name has no such suffix.
+    if not count and not (source.name == METADATA or os.path.isdir(path)):
         name = path.stem
     return path.with_name(name + suffix)
 

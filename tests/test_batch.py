@@ -27,8 +27,8 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from fcn_convert.batch import perform, run
-from fcn_convert.batch.jobs import BatchError, Job, chosen, part, shard_of
-from fcn_convert.batch.watch import StoppedError, Watch
+from fcn_convert.batch.jobs import BatchError, Job, chosen, part, which_shard
+from fcn_convert.batch.watch import StoppedError, Watch, size_of
 from fcn_convert.beside import CHECKPOINT_SUFFIXES
 from fcn_convert.cli import app
 from fcn_convert.conversion import convert
@@ -123,6 +123,52 @@ def test_make_and_batch_find_the_same_suffixes_and_each_is_found(tmp_path: Path)
     for suffix in listed[1].split():
         (tmp_path / f"net-{suffix}.{suffix.upper()}").touch()
     assert len(outputs(tmp_path)) == len(listed[1].split())
+
+
+def distributed(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for name in (".metadata", "__0_0.distcp", "__1_0.distcp"):
+        (folder / name).write_bytes(bytes(10))
+    return folder
+
+
+def test_a_distributed_checkpoint_is_one_source_called_as_its_folder(tmp_path: Path) -> None:
+    whole = distributed(tmp_path / "in" / "epoch.3")
+    (tmp_path / "in" / "other").mkdir()
+    (tmp_path / "in" / "other" / ".metadata").touch()  # of somebody else's
+    expected = {"out/epoch.3.fcn.safetensors": str(whole / ".metadata")}
+    assert outputs(whole.parent) == outputs(whole) == outputs(whole / ".metadata") == expected
+
+
+@pytest.mark.parametrize("variant", ["", ".fp16"])
+def test_an_index_stands_for_its_shards_whatever_its_variant(tmp_path: Path, variant: str) -> None:
+    index = tmp_path / f"model.safetensors.index{variant}.json"
+    names = [f"model{variant}-0000{at}-of-00002.safetensors" for at in (1, 2)]
+    for path in (index, *(tmp_path / name for name in names)):
+        path.write_text("{}")
+    assert outputs(f"{index}") == {f"out/model{variant}.fcn": str(index)}
+    assert outputs(tmp_path) == {f"out/{tmp_path.name}/model{variant}.fcn": str(index)}
+
+
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", ".metadata", "model.pth", ""])
+def test_the_size_of_a_source_is_that_of_its_files(tmp_path: Path, name: str) -> None:
+    folder = distributed(tmp_path / "in")
+    for other in ("a-00001-of-00002.bin", "a-00002-of-00002.bin", "model.pth"):
+        (folder / other).write_bytes(bytes(100))
+    (folder / "model.safetensors.index.json").write_bytes(bytes(5))
+    sizes = {"model.safetensors.index.json": 205, ".metadata": 30, "model.pth": 100, "": 335}
+    assert size_of(Job(str(folder / name), None, "out")) == sizes[name]
+
+
+def test_one_output_of_two_specs_is_refused(tree: Path, tmp_path: Path) -> None:
+    manifest = tmp_path / "batch.yaml"
+    entry = "- {source: in/a.pth, output: o.safetensors, spec: in/a.yaml}\n"
+    manifest.write_text(entry * 2)
+    assert len(chosen([], None, None, manifest)) == 1
+    manifest.write_text(entry + entry.replace("a.yaml", "b.yaml"))
+    with pytest.raises(BatchError, match=r"a\.pth, .*a\.pth would all become .*o\.safetensors"):
+        chosen([], None, None, manifest)
+    assert tree.exists()
 
 
 def test_a_file_is_taken_whatever_it_is_called_and_an_output_of_ours_never(tree: Path) -> None:
@@ -299,7 +345,7 @@ def test_shards_are_every_job_once_and_of_even_size(count: int) -> None:
     ],
 )
 def test_the_shard_of_a_slurm_array(values: Mapping[str, str], shard: Shard | None) -> None:
-    assert shard_of(None, {f"SLURM_ARRAY_TASK_{name}": v for name, v in values.items()}) == shard
+    assert which_shard(None, {f"SLURM_ARRAY_TASK_{name}": v for name, v in values.items()}) == shard
 
 
 @pytest.mark.parametrize(
@@ -315,8 +361,8 @@ def test_a_slurm_array_that_does_not_count_is_an_error_unless_a_shard_is_said(
 ) -> None:
     environment = {f"SLURM_ARRAY_TASK_{name}": value for name, value in values.items()}
     with pytest.raises(BatchError, match=r"say --shard I/N"):
-        shard_of(None, environment)
-    assert shard_of("2/3", environment) == Shard(2, 3)
+        which_shard(None, environment)
+    assert which_shard("2/3", environment) == Shard(2, 3)
 
 
 def test_the_reports_of_all_shards_are_merged_to_the_whole(tree: Path, tmp_path: Path) -> None:

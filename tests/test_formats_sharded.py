@@ -402,6 +402,18 @@ def test_nothing_stays_open_after_an_error(index: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_folder_with_the_index_of_a_variant_is_read_by_it(tmp_path: Path) -> None:
+    names = [f"model.fp16-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    for name, tensors in zip(names, halves().values(), strict=True):
+        save_file(tensors, tmp_path / name)
+    pairs = zip(names, halves().values(), strict=True)
+    weight_map = {tensor: name for name, tensors in pairs for tensor in tensors}
+    index = {"weight_map": weight_map}
+    (tmp_path / "model.safetensors.index.fp16.json").write_text(json.dumps(index))
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert checkpoint.state_dict(None).tensors.keys() == weight_map.keys()
+
+
 def test_a_shard_alone_is_warned_of_and_shards_without_their_index_are_refused(
     tmp_path: Path,
 ) -> None:

@@ -41,7 +41,7 @@ def _piece_of(future: Future[Piece], job: Job) -> Piece:
         return future.result()
     except Exception as error:  # noqa: BLE001 - pools raise what they like
         lost = f"{job.source}: was lost by the pool that ran it: {type(error).__name__}: {error}"
-        return Piece(job.source, job.output, "unusable", 0.0, problems=(lost,))
+        return Piece(job.source, job.output, "unusable", problems=(lost,))
 
 
 def perform(job: Job, progress: Progress | None = None) -> Piece:
@@ -52,10 +52,10 @@ def perform(job: Job, progress: Progress | None = None) -> Piece:
     except CheckFailedError as failed:
         piece = _piece(job, "check failed", failed.report)
     except FcnConvertError as error:
-        piece = Piece(job.source, job.output, "unusable", 0.0, problems=error.problems)
+        piece = Piece(job.source, job.output, "unusable", problems=error.problems)
     except Exception as error:  # noqa: BLE001 - the others must go on; a bug keeps its traceback
         text = f"{type(error).__name__}: {error}"
-        piece = Piece(job.source, job.output, "unusable", 0.0, problems=(text,))
+        piece = Piece(job.source, job.output, "unusable", problems=(text,))
         if not is_refused(error):
             piece = replace(piece, outcome="bug", traceback=traceback.format_exc())
     return replace(piece, seconds=round(monotonic() - started, 3))
@@ -85,10 +85,9 @@ def _converted(job: Job, progress: Progress | None) -> Piece:
             job.source,
             job.output,
             "up to date",
-            0.0,
-            str(recorded),
-            len(record.layers),
-            record.source.bytes,
+            report=str(recorded),
+            layers=len(record.layers),
+            bytes=record.source.bytes,
             warnings=record.warnings,
         )
     make_folder(output.parent)
@@ -115,10 +114,9 @@ def _piece(job: Job, outcome: Outcome, report: Report) -> Piece:
         job.source,
         job.output,
         outcome,
-        0.0,
-        str(report_beside(Path(job.output))),
-        len(report.layers),
-        report.source.bytes,
-        report.verdict.problems,
-        report.warnings,
+        report=str(report_beside(Path(job.output))),
+        layers=len(report.layers),
+        bytes=report.source.bytes,
+        problems=report.verdict.problems,
+        warnings=report.warnings,
     )

@@ -11,19 +11,21 @@ from pathlib import Path
 
 from fcn_convert.beside import (
     CHECKPOINT_SUFFIXES,
+    DISTRIBUTED_SUFFIX,
     FOLDER_SUFFIX,
-    INDEX_SUFFIX,
+    METADATA,
     OUTPUT_SUFFIX,
     file_beside,
     folder_beside,
+    is_checkpoint,
+    is_index,
+    is_shard,
     report_beside,
 )
 from fcn_convert.errors import FcnConvertError, OutputError, quoted
 from fcn_convert.proof import Level
 from fcn_convert.report.batch import MAX_SHARDS, Shard
 
-SHARD = re.compile(r"-\d+-of-\d+\.\w+$")
-"""What the index of a sharded checkpoint stands for."""
 OUTPUTS = (OUTPUT_SUFFIX, FOLDER_SUFFIX)
 NO_CHECKPOINTS = (*OUTPUTS, ".yaml", ".yml", ".report.json", ".md", ".html", ".xml")
 """What a glob may match beside checkpoints: outputs of ours, specs and reports."""
@@ -109,11 +111,12 @@ def make_folder(path: Path) -> None:
 def find_sources(sources: Iterable[str]) -> Iterator[tuple[Path, Path]]:
     """Yield each checkpoint with where it belongs in the folder of outputs, without repetition.
 
-    A file is taken as it is. A folder is searched with what is below it, but for hidden files and
-    folders, for checkpoints by their suffix. A pattern that the shell has not expanded is expanded
-    here. Below a folder or a pattern's fixed part, sub-folders are kept; of a folder of shards its
-    own name, too. Outputs of ours are never taken: not even where the shell has expanded a pattern.
-    Raises BatchError where a source gives nothing.
+    A file is taken as it is. A folder is searched, with what is below it but for hidden files and
+    folders, for checkpoints by their names; a distributed one of torch is its `.metadata`. A
+    pattern that the shell has not expanded is expanded here. Below a folder or a pattern's fixed
+    part, sub-folders are kept; of a folder of shards its own name, too. Outputs of ours are never
+    taken: not even where the shell has expanded a pattern. Raises BatchError where a source gives
+    nothing.
     """
     for source in (s for s in sources if not Path(s).name.endswith(OUTPUTS)):
         found = list(_expanded(source))
@@ -127,11 +130,11 @@ def _expanded(source: str) -> Iterator[tuple[Path, Path]]:
     path = Path(source)
     if os.path.isdir(path):
         # A checkpoint's own folder: in others of that kind, files have the same names.
-        own = glob.glob(f"*{INDEX_SUFFIX}", root_dir=path)
+        own = any(is_index(name) or name == METADATA for name in os.listdir(path))
         place = os.path.basename(os.path.abspath(path)) if own else ""
         yield from ((found, place / found.relative_to(path)) for found in _in_folder(path))
     elif os.path.lexists(path) or not glob.has_magic(source):
-        yield path, Path(path.name)
+        yield path, place_of(path)
     else:
         base = _fixed_part(path)
         for name in sorted(glob.glob(source, recursive=True)):
@@ -145,11 +148,19 @@ def _expanded(source: str) -> Iterator[tuple[Path, Path]]:
 def _in_folder(folder: Path) -> Iterator[Path]:
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(n for n in folders if not (n.startswith(".") or n.endswith(OUTPUTS)))
-        sharded = any(name.endswith(INDEX_SUFFIX) for name in files)
+        if METADATA in files and any(name.endswith(DISTRIBUTED_SUFFIX) for name in files):
+            yield Path(parent) / METADATA
+        sharded = any(map(is_index, files))
         for name in sorted(files):
-            part = name.endswith(OUTPUT_SUFFIX) or (sharded and SHARD.search(name))
-            if name.lower().endswith(CHECKPOINT_SUFFIXES) and not name.startswith(".") and not part:
+            part = name.endswith(OUTPUT_SUFFIX) or (sharded and is_shard(name))
+            if is_checkpoint(name) and not name.startswith(".") and not part:
                 yield Path(parent) / name
+
+
+def place_of(source: Path) -> Path:
+    """Return where a source that is named by itself belongs in the folder of outputs."""
+    is_distributed = source.name == METADATA  # and called as its folder
+    return Path(*Path(os.path.abspath(source)).parts[-2:]) if is_distributed else Path(source.name)
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -164,7 +175,7 @@ def _fixed_part(pattern: Path) -> Path:
 
 def output_of(place: Path, folder: Path) -> Path:
     """Return the output of a source by where it belongs in the folder of outputs."""
-    made = folder_beside if place.name.endswith(INDEX_SUFFIX) else file_beside
+    made = folder_beside if is_index(place.name) else file_beside
     return made(folder / place)
 
 
@@ -179,13 +190,14 @@ def distinct(jobs: Iterable[Job]) -> list[Job]:
 
     Raises BatchError where two would write one file, or one would write to what another reads.
     """
-    every: dict[str, dict[str, Job]] = {}
+    every: dict[str, dict[tuple[str, str | None], Job]] = {}
     for job in jobs:
         # Told by the report: two outputs can share one where their names differ by a suffix.
         report = os.path.realpath(report_beside(Path(job.output)))
-        every.setdefault(report, {}).setdefault(os.path.realpath(job.source), job)
+        spec = os.path.realpath(job.spec) if job.spec else None
+        every.setdefault(report, {}).setdefault((os.path.realpath(job.source), spec), job)
     problems = [
-        f"{quoted([job.source for job in same.values()])} would all become "
+        f"{quoted(job.source for job in same.values())} would all become "
         f"{next(iter(same.values())).output}; rename one, or give outputs by a manifest"
         for same in every.values()
         if len(same) > 1
@@ -204,7 +216,7 @@ def distinct(jobs: Iterable[Job]) -> list[Job]:
     return jobs
 
 
-def shard_of(asked: str | None, environment: Mapping[str, str]) -> Shard | None:
+def which_shard(asked: str | None, environment: Mapping[str, str]) -> Shard | None:
     """Return the shard that is asked for as `I/N`, or that a Slurm job array sets."""
     return _parsed(asked) if asked is not None else _of_slurm(environment)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from fcn_convert.batch.jobs import BatchError, Job, output_of
+from fcn_convert.batch.jobs import BatchError, Job, output_of, place_of
 from fcn_convert.errors import SpecError
 from fcn_convert.spec_schema import UNSAID, Model, Name, located, model_problems
 from fcn_convert.spec_yaml import read_text, read_yaml
@@ -60,6 +60,6 @@ def _job(entry: Entry, beside: Path, folder: Path | None, spec: Path | None) -> 
     elif folder is None:
         raise BatchError(f"{source}: the manifest gives no output; say it there, or --out-dir DIR")
     else:
-        output = output_of(Path(source.name), folder)
+        output = output_of(place_of(source), folder)
     own = beside / entry.spec if entry.spec else spec
     return Job(str(source), str(own) if own else None, str(output))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Event, Lock
 
 from fcn_convert.batch.jobs import Job
+from fcn_convert.beside import DISTRIBUTED_SUFFIX, METADATA, is_index, is_shard
 from fcn_convert.conversion import Progress
 
 
 class StoppedError(BaseException):
-    """Raised inside of a conversion that is to end, so that its draft is removed."""
+    """Raised inside a conversion that is to end, so that its draft is removed."""
 
 
 class Watch:
@@ -57,8 +58,20 @@ class Watch:
 
 
 def size_of(job: Job) -> int:
-    """Return the source's size in bytes; 0 where it cannot be told."""
+    """Return the size of a source's files in bytes; 0 where it cannot be told."""
     try:
-        return os.stat(job.source).st_size
+        return sum(path.stat().st_size for path in _files_of(Path(job.source)))
     except OSError:
         return 0
+
+
+def _files_of(source: Path) -> Iterator[Path]:
+    """Yield the files of a checkpoint, as their names tell them."""
+    if source.is_dir():
+        yield from filter(Path.is_file, source.iterdir())
+        return
+    yield source
+    if is_index(source.name):
+        yield from (path for path in source.parent.iterdir() if is_shard(path.name))
+    elif source.name == METADATA:
+        yield from source.parent.glob(f"*{DISTRIBUTED_SUFFIX}")

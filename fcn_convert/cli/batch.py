@@ -61,14 +61,14 @@ def batch(
         files_of,
         make_folder,
         part,
-        shard_of,
+        which_shard,
     )
     from fcn_convert.cli.result import show_batch
     from fcn_convert.report.batch import make_batch_report
     from fcn_convert.report.files import check_paths, write_report
     from fcn_convert.workers import cores
 
-    taken = shard_of(shard, os.environ)
+    taken = which_shard(shard, os.environ)
     every = chosen(sources or (), out_dir, spec, manifest)
     check_report_paths(report or (), every)
     check_paths(report or (), files_of(every), later=out_dir)

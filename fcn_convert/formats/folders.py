@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from fcn_convert.beside import CHECKPOINT_SUFFIXES, METADATA, shard_of
+from fcn_convert.beside import CHECKPOINT_SUFFIXES, METADATA, is_index, shard_of
 from fcn_convert.errors import CheckpointError, quoted
 
 USUAL = (
@@ -36,8 +36,8 @@ def main_file(folder: Path) -> Path:
             f"{folder}: is a TensorFlow SavedModel; load it with Keras and save its weights with "
             "model.save('model.h5')"
         )
-    for suffix in CHECKPOINT_SUFFIXES:
-        found = [name for name in names if name.lower().endswith(suffix)]
+    groups = [[name for name in names if name.lower().endswith(s)] for s in CHECKPOINT_SUFFIXES]
+    for found in (list(filter(is_index, names)), *groups):
         if found and all(map(shard_of, found)):
             raise CheckpointError(
                 f"{folder}: holds {len(found)} shards ({quoted(found, 2)}) without the index that "

@@ -35,7 +35,7 @@ class Piece:
     source: str
     output: str
     outcome: Outcome
-    seconds: float
+    seconds: float = 0.0
     report: str | None = None
     layers: int | None = None
     bytes: int | None = None
