@@ -101,7 +101,7 @@ class FileDraft:
             # Between its creation and its lock another run may have taken it for an orphan.
             if os.fstat(self.descriptor).st_nlink:
                 return
-            os.close(self.descriptor)
+            self._let_go()
 
     @contextmanager
     def file(self, _name: str) -> Iterator[int]:
@@ -150,10 +150,15 @@ class FileDraft:
                 os.unlink(self.path)
         self._turn.give_up()
         wait(self._syncs)  # a descriptor that is in use must not be closed
-        if self.descriptor >= 0:
+        self._let_go()
+        self.path = self.target
+
+    def _let_go(self) -> None:
+        """Close the descriptor; its number may be another file's from then on."""
+        closed, self.descriptor = self.descriptor, _NOT_OPEN
+        if closed >= 0:
             with suppress(OSError):  # what matters was synced
-                os.close(self.descriptor)
-        self.path, self.descriptor = self.target, _NOT_OPEN
+                os.close(closed)
 
 
 def check_target(target: Path, *, replace: bool, inputs: Iterable[Path] = ()) -> None:

@@ -155,10 +155,11 @@ class FolderDraft:
         self.path = self.target
 
     def _let_go(self) -> None:
-        if self._descriptor >= 0:
+        """Close the descriptor; its number may be another file's from then on."""
+        closed, self._descriptor = self._descriptor, _NOT_OPEN
+        if closed >= 0:
             with suppress(OSError):  # what matters was synced
-                os.close(self._descriptor)
-        self._descriptor = _NOT_OPEN
+                os.close(closed)
 
 
 def tidy(output: Path, report: Path) -> None:

@@ -47,7 +47,9 @@ class Turn:
             lock(self._lock)
             if os.fstat(self._lock).st_nlink:  # else the run before has just removed it
                 return
-            os.close(self._lock)
+            # The number may be another file's as soon as it is closed.
+            closed, self._lock = self._lock, _NOT_OPEN
+            os.close(closed)
 
     def note(self, draft: int) -> None:
         """Note, for who comes after a kill, which draft is about to take the target's place."""
