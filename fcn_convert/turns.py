@@ -70,12 +70,16 @@ class Turn:
         """Remove the lock, then let go of it: so no other run holds a removed one."""
         if self._lock == _NOT_OPEN:  # or a signal came between its creation and here
             _remove_unowned(self._path, self._target)
+            self._lock = None
         elif self._lock is not None:
             with suppress(OSError):
                 _lock_unless_held(self._path, self._lock)
                 _unlink(self._path, self._lock)
-                os.close(self._lock)
-        self._lock = None
+            # Whether that failed or not: the next run, in this process too, would wait for ever.
+            # Not in a `finally`: where a signal stops us before, `drafted` calls us once more.
+            closed, self._lock = self._lock, None
+            with suppress(OSError):
+                os.close(closed)
 
 
 def wait_for_others(target: Path) -> None:

@@ -97,3 +97,19 @@ def test_a_lock_that_cannot_be_taken_again_is_left_to_who_has_it(
     unlucky.check()
     assert len([path for path in tmp_path.iterdir() if path.suffix == LOCK_SUFFIX]) == 1
     os.close(unlucky.owner)
+
+
+@pytest.mark.parametrize("failing", ["unlink", "flock"])
+def test_a_lock_that_cannot_be_removed_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    turn = Turn(tmp_path / "out")
+    with monkeypatch.context() as patch, taken(turn):
+        patch.setattr(*((os, "unlink") if failing == "unlink" else (fcntl, "flock")), refuse)
+    [lock] = tmp_path.iterdir()
+    descriptor = os.open(lock, os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where somebody holds it
+    os.close(descriptor)
