@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import re
@@ -20,11 +21,11 @@ from scripts import load_script
 from typer.testing import CliRunner, Result
 
 from fcn_convert.cli import app
-from fcn_convert.errors import ModelError
+from fcn_convert.errors import ModelError, OutputError
 from fcn_convert.model.images import read_photos
-from fcn_convert.model.picture import picture_paths
+from fcn_convert.model.picture import picture_paths, write_pictures
 from fcn_convert.report.json_view import SCHEMA
-from fcn_convert.report.model_entry import PictureRequest
+from fcn_convert.report.model_entry import PictureEntry, PictureRequest
 from fcn_convert.spec import load_spec, parse_spec
 
 FOLDER = Path(__file__).parent.parent / "sample_checkpoints"
@@ -592,6 +593,23 @@ def test_a_picture_replaces_no_image(tmp_path: Path) -> None:
     mine.unlink()
     for _ in range(2):  # of ours it is drawn anew
         assert run("verify", *pair, *options, "--image", copy).exit_code == 0
+
+
+def test_a_picture_is_written_through_its_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    entry = PictureEntry("a.png", 0, 1.0, ((0,),), (), "data:image/png;base64,aGVsbG8=")
+    path = tmp_path / "p.png"
+    write_pictures([entry], [path])
+    assert path.read_bytes() == b"hello"
+    monkeypatch.setattr(os, "write", full)  # by which drafts are written
+    with pytest.raises(OutputError, match=r"p\.png: No space left on device$"):
+        write_pictures([entry], [path])
+    assert path.read_bytes() == b"hello"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_without_pillow_the_error_names_the_extra(

@@ -108,10 +108,7 @@ def write_pictures(entries: Iterable[PictureEntry], paths: Iterable[Path]) -> No
     """Write each picture as a PNG file; raises OutputError."""
     for entry, path in zip(entries, paths, strict=True):
         with atomically(path, replace=True) as draft:
-            try:
-                draft.path.write_bytes(base64.b64decode(entry.png.partition(",")[2]))
-            except OSError as error:
-                raise OutputError(f"{path}: {error.strerror}") from error
+            draft.write(base64.b64decode(entry.png.partition(",")[2]))
 
 
 def _answer(maps: Tensor | None, drawing: Drawing, path: Path) -> Answer:
