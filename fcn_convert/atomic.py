@@ -79,11 +79,13 @@ class FileDraft:
 
     def check(self, inputs: Iterable[Path]) -> None:
         """Raise OutputError where a file cannot be put at the target, replaced or not."""
-        check_target(self.target, replace=True, inputs=inputs)
+        check_regular(self.target, inputs)
 
     def check_free(self) -> None:
         """Raise OutputError where the target exists and is not to be replaced."""
-        check_target(self.target, replace=self._replaces())
+        check_regular(self.target)
+        if not self._replaces():
+            check_absent(self.target)
 
     def _replaces(self) -> bool:
         return self.replace or self._turn.was_left()
@@ -161,8 +163,8 @@ class FileDraft:
                 os.close(closed)
 
 
-def check_target(target: Path, *, replace: bool, inputs: Iterable[Path] = ()) -> None:
-    """Raise OutputError unless a file may be written at `target`.
+def check_regular(target: Path, inputs: Iterable[Path] = ()) -> None:
+    """Raise OutputError unless at `target` a file can be written, or a regular one replaced.
 
     inputs: files that must never be written to, by whatever path `target` names them.
     """
@@ -175,7 +177,11 @@ def check_target(target: Path, *, replace: bool, inputs: Iterable[Path] = ()) ->
             f"{target}: exists and is not a regular file; nothing else is replaced{hint}"
         )
     check_no_input(target, found, inputs)
-    if not replace:
+
+
+def check_absent(target: Path) -> None:
+    """Raise OutputError where there is anything at `target`."""
+    if stat_of(target) is not None:
         raise exists_already(target)
 
 

@@ -65,13 +65,16 @@ def batch(
     )
     from fcn_convert.cli.result import show_batch
     from fcn_convert.report.batch import make_batch_report
-    from fcn_convert.report.files import check_paths, write_report
+    from fcn_convert.report.files import check_replaceable, check_suffix, write_report
     from fcn_convert.workers import cores
 
     taken = which_shard(shard, os.environ)
     every = chosen(sources or (), out_dir, spec, manifest)
     check_report_paths(report or (), every)
-    check_paths(report or (), files_of(every), later=out_dir)
+    for path in report or ():
+        check_suffix(path)
+        if path.parent != out_dir or out_dir.exists():  # else it is made now
+            check_replaceable(path, files_of(every))
     if out_dir:
         make_folder(out_dir)
     mine = [replace(job, level=level, force=force, strict=strict) for job in part(every, taken)]

@@ -39,10 +39,12 @@ def init(
     With --model and --input, nothing is inferred: map, order and layers are those of the forward
     pass.
     """
-    from fcn_convert.atomic import check_target, write_text
+    from fcn_convert.atomic import check_absent, check_regular, write_text
 
     if output is not None:
-        check_target(output, replace=force, inputs=_inputs(checkpoint, model, output))
+        check_regular(output, _inputs(checkpoint, model, output))
+        if not force:
+            check_absent(output)
     draft = _drafted(checkpoint, state_dict, both_or_none(model, sizes))
     if output is not None:
         write_text(output, [draft.text], replace=force)

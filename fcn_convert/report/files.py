@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 
-from fcn_convert.atomic import check_target, write_text
+from fcn_convert.atomic import check_regular, write_text
 from fcn_convert.errors import ExistsError, OutputError
 from fcn_convert.formats.source import SourceFile
 from fcn_convert.report import Report
@@ -47,7 +47,7 @@ def check_replaceable(path: Path, inputs: Iterable[Path] = (), *, replace: bool 
 
     There may be nothing, an empty file, or an older one of ours. replace: or another's.
     """
-    check_target(path, replace=True, inputs=inputs)
+    check_regular(path, inputs)
     if replace or not os.path.lexists(path):
         return
     with SourceFile(path) as file:
@@ -65,21 +65,21 @@ def check_paths(
     views: Iterable[str] = VIEWS,
     *,
     replace: bool = False,
-    later: Path | None = None,
 ) -> None:
     """Raise OutputError unless a report may be written to each path.
 
-    inputs: are only read. replace: whatever regular file is there. later: a folder that is made
-    where it does not exist.
+    inputs: are only read. replace: whatever regular file is there.
     """
     for path in paths:
-        if path.suffix not in views:
-            known = ", ".join(views)
-            raise OutputError(
-                f"{path}: no report has the suffix {path.suffix!r}; known are {known}"
-            )
-        if path.parent != later or later.exists():
-            check_replaceable(path, inputs, replace=replace)
+        check_suffix(path, views)
+        check_replaceable(path, inputs, replace=replace)
+
+
+def check_suffix(path: Path, views: Iterable[str] = VIEWS) -> None:
+    """Raise OutputError unless there is a view for the suffix."""
+    if path.suffix not in views:
+        known = ", ".join(views)
+        raise OutputError(f"{path}: no report has the suffix {path.suffix!r}; known are {known}")
 
 
 def write_report(report: AnyReport, path: Path, *, replace: bool = False) -> None:
