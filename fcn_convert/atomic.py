@@ -187,7 +187,7 @@ def check_absent(target: Path) -> None:
 
 def exists_already(target: Path) -> ExistsError:
     """Return the error of a target that is not to be replaced."""
-    return ExistsError(f"{target}: exists already; --force, or force=True, replaces it")
+    return ExistsError(f"{target}: already exists; --force, or force=True, replaces it")
 
 
 def check_no_input(target: Path, found: os.stat_result, inputs: Iterable[Path]) -> None:

@@ -52,7 +52,7 @@ class Turn:
             os.close(closed)
 
     def note(self, draft: int) -> None:
-        """Note, for who comes after a kill, which draft is about to take the target's place."""
+        """Note, for the run after a killed one, which draft is about to take the target's place."""
         assert self._lock is not None
         with suppress(OSError):  # a full disk: then only --force replaces what a kill leaves
             os.ftruncate(self._lock, 0)
@@ -63,7 +63,7 @@ class Turn:
         if self._lock is None:
             noted = _note_of_the_dead(self._path)
         else:
-            noted = os.pread(self._lock, _NOTE_BYTES, 0)  # of who came before, until `note`
+            noted = os.pread(self._lock, _NOTE_BYTES, 0)  # of the run before, until `note`
         return _tells_of(noted, self._target)
 
     def give_up(self) -> None:
@@ -84,7 +84,7 @@ class Turn:
 
 def wait_for_others(target: Path) -> None:
     """Wait while another run puts its output and its reports in place."""
-    with suppress(OSError):  # nobody does
+    with suppress(OSError):  # no run holds the lock
         descriptor = os.open(_lock_path(target), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
@@ -93,7 +93,7 @@ def wait_for_others(target: Path) -> None:
 
 
 def forget(target: Path) -> None:
-    """Remove the lock of a run that was killed when its last report was in place."""
+    """Remove the lock of a run killed after its last report was in place."""
     if os.path.lexists(_lock_path(target)):
         turn = Turn(target)
         with suppress(OSError):
@@ -114,7 +114,7 @@ def _tells_of(noted: bytes, target: Path) -> bool:
 
 
 def _note_of_the_dead(path: Path) -> bytes:
-    """Return what a lock notes whose owner does not live any more; nothing where one may."""
+    """Return what a lock notes whose owner is dead; nothing where it may live."""
     with suppress(OSError):
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
@@ -126,16 +126,16 @@ def _note_of_the_dead(path: Path) -> bytes:
 
 
 def _lock_path(target: Path) -> Path:
-    return target.parent / f"{_kind(target)}{LOCK_SUFFIX}"
+    return target.parent / f"{_prefix(target)}{LOCK_SUFFIX}"
 
 
 def draft_path(target: Path) -> Path:
     """Return a new name for a draft of the target, beside it."""
-    return target.parent / f"{_kind(target)}-{secrets.token_hex(8)}{DRAFT_SUFFIX}"
+    return target.parent / f"{_prefix(target)}-{secrets.token_hex(8)}{DRAFT_SUFFIX}"
 
 
-def _kind(target: Path) -> str:
-    """Begin the name of what lies beside a target: short, where the target's may be long."""
+def _prefix(target: Path) -> str:
+    """Return the prefix of what lies beside a target: short, where the target's may be long."""
     return DRAFT_PREFIX + sha256(os.fsencode(target.name)).hexdigest()[:16]
 
 
@@ -145,10 +145,10 @@ def remove_leftovers(target: Path, remove_folder: Remove | None = None) -> None:
     What one of them put there without a report may be replaced, so the lock that tells so stays.
     remove_folder: removes drafts that are folders.
     """
-    kind = _kind(target)
+    prefix = _prefix(target)
     with suppress(OSError):
         for name in os.listdir(target.parent):
-            if name.startswith(kind) and name.endswith((DRAFT_SUFFIX, LOCK_SUFFIX)):
+            if name.startswith(prefix) and name.endswith((DRAFT_SUFFIX, LOCK_SUFFIX)):
                 _remove_unowned(target.parent / name, target, remove_folder)
 
 

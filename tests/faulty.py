@@ -175,7 +175,7 @@ def shortened(name: str, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def interrupt_at(line: int, number: int) -> None:
-    """Send a signal when so many such lines have been run."""
+    """Send a signal before the given line is run, counted among all such lines."""
     lines = count(1)
     passes: Counter[tuple[str, int]] = Counter()
 

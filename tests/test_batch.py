@@ -271,7 +271,7 @@ def test_the_report_of_a_batch_lies_in_its_new_folder_but_takes_no_other_ones_pl
     config = tree / "config.json"  # of Keras, say, or an index of shards: it is no source by itself
     config.write_text("{}")
     refused = batch(tree / "a.pth", "-o", out, "--report", config, "--force")
-    assert "exists already, and is no report" in str(refused.exception)
+    assert "already exists and is not a report" in str(refused.exception)
     assert config.read_text() == "{}"
 
 
@@ -566,7 +566,7 @@ def test_an_output_of_another_origin_is_not_replaced_without_force(
     before = output.read_bytes()
     refused = batch(tree / "a.pth", "-o", out)
     assert (refused.exit_code, pieces(refused)) == (2, {"a.pth": "unusable"})
-    assert "exists already" in refused.stderr
+    assert "already exists" in refused.stderr
     assert output.read_bytes() == before
     assert pieces(batch(tree / "a.pth", "-o", out, "--force")) == {"a.pth": "converted"}
     assert pieces(batch(tree / "a.pth", "-o", out)) == {"a.pth": "up to date"}
@@ -716,7 +716,7 @@ def test_an_output_that_took_the_place_of_a_killed_runs_is_not_replaced(
     Path(job.output).write_bytes(b"what another run mine")  # of the same size, perhaps its number
     piece = perform(job)
     assert piece.outcome == "unusable"
-    assert "exists already" in piece.problems[0]
+    assert "already exists" in piece.problems[0]
     assert Path(job.output).read_bytes() == b"what another run mine"
 
 

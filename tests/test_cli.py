@@ -254,7 +254,7 @@ UNUSABLE: dict[str, tuple[Arrange, str]] = {
     ),
     "existing-output": (
         existing_output,
-        r"\S+: exists already; --force, or force=True, .*",
+        r"\S+: already exists; --force, or force=True, .*",
     ),
     "output-is-a-loop": (looped_output, r"\S+loop: exists and is not a regular file; .*"),
     "output-is-the-source": (lambda p: [p, "-o", p, "--force"], r"\S+: is the same file as .*"),

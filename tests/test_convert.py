@@ -497,7 +497,7 @@ def test_a_full_disk_names_the_output(
 
 def test_an_existing_output_is_refused_without_force(source: Path, output: Path) -> None:
     output.write_bytes(b"older")
-    with pytest.raises(OutputError, match=r"out\.safetensors: exists already; --force, or"):
+    with pytest.raises(OutputError, match=r"out\.safetensors: already exists; --force, or"):
         convert(source, SPEC, output, level="bytes")
     assert output.read_bytes() == b"older"
     convert(source, SPEC, output, level="bytes", force=True)

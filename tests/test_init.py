@@ -153,7 +153,7 @@ def test_an_existing_spec_and_the_checkpoint_stay(tmp_path: Path) -> None:
     spec = tmp_path / "lenet.yaml"
     spec.write_text("mine", encoding="utf-8")
     refused = invoke("init", source, "-o", spec)
-    assert "exists already; --force, or force=True, replaces it" in str(refused.exception)
+    assert "already exists; --force, or force=True, replaces it" in str(refused.exception)
     assert spec.read_text("utf-8") == "mine"
     assert "is the same file as" in str(invoke("init", source, "-o", source, "--force").exception)
     assert source.read_bytes() == (FOLDER / "lenet.pth").read_bytes()

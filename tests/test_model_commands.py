@@ -588,7 +588,7 @@ def test_a_picture_replaces_no_image(tmp_path: Path) -> None:
     copy = shutil.copy(image, tmp_path / "copy.png")
     mine = Path(shutil.copy(image, tmp_path / "lenet.fcn.copy.png"))
     refused = run("verify", *pair, *options, "--image", copy)
-    assert "exists already, and is no report or picture of ours" in str(refused.exception)
+    assert "already exists and is not a report or picture of ours" in str(refused.exception)
     assert mine.read_bytes() == image.read_bytes()
     mine.unlink()
     for _ in range(2):  # of ours it is drawn anew

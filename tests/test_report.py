@@ -307,7 +307,7 @@ def test_a_report_replaces_a_report_of_ours_or_an_empty_file_and_nothing_else(
         assert older.read_text("utf-8") not in {path.read_text("utf-8"), ""}
     for text in ('{"schema_version": 1, "name": 2}', f"mine\n{path.read_text('utf-8')}"):
         older.write_text(text, "utf-8")
-        with pytest.raises(ExistsError, match=r"exists already, and is no report"):
+        with pytest.raises(ExistsError, match=r"already exists and is not a report"):
             write_report(HANDMADE, older)
         assert older.read_text("utf-8") == text
         write_report(HANDMADE, older, replace=True)
@@ -316,7 +316,7 @@ def test_a_report_replaces_a_report_of_ours_or_an_empty_file_and_nothing_else(
 
 def test_a_report_in_the_way_of_the_default_one_is_said_to_be_that(tmp_path: Path) -> None:
     (tmp_path / "out.report.json").write_text('{"mine": 1}')
-    with pytest.raises(ExistsError, match=r"out\.report\.json: exists .*; reports go there by"):
+    with pytest.raises(ExistsError, match=r"report\.json: already exists .*; reports go there by"):
         run("lenet.pth", tmp_path)
     with pytest.raises(ExistsError, match=r"or remove this one$"):
         run("lenet.pth", tmp_path, reports=[tmp_path / "out.report.json"])

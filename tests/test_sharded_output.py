@@ -396,7 +396,7 @@ def test_a_folder_of_ours_is_replaced_when_forced(index: Path, tmp_path: Path) -
     out = tmp_path / "out"
     convert(index, SPEC, out)
     inode = out.stat().st_ino
-    with pytest.raises(OutputError, match="out: exists already; --force, or force=True, repl"):
+    with pytest.raises(OutputError, match="out: already exists; --force, or force=True, repl"):
         convert(index, HWC, out)
     assert same(loaded(out), expected())
     convert(index, HWC, out, force=True)

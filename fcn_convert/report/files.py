@@ -54,8 +54,8 @@ def check_replaceable(path: Path, inputs: Iterable[Path] = (), *, replace: bool 
         beginning = file.pread(0, min(file.size, BEGINNING_BYTES))
     if beginning and not re.match(BEGINNINGS[path.suffix], beginning, re.DOTALL):
         raise ExistsError(
-            f"{path}: exists already, and is no report or picture of ours, which are all that "
-            "another replaces; name another file, or remove this one"
+            f"{path}: already exists and is not a report or picture of ours; only those are "
+            "replaced; name another file, or remove this one"
         )
 
 

@@ -120,7 +120,7 @@ CASES: dict[str, tuple[Change, list[str], str]] = {
         f"{kind}-is-a-text": (
             at(name, lambda path: path.write_text("# notes of mine")),
             [IN, "--report", name],
-            f"{name}: exists already, and is no report",
+            f"{name}: already exists and is not a report",
         )
         for kind, name in [
             ("report", "r.json"),
@@ -133,7 +133,7 @@ CASES: dict[str, tuple[Change, list[str], str]] = {
     "dry-run-to-an-output": (
         at(OUT, lambda path: path.write_text("older")),
         [IN, "--dry-run"],
-        f"{OUT}: exists already; --force, or force=True, replaces it",
+        f"{OUT}: already exists; --force, or force=True, replaces it",
     ),
     "report-is-the-spec": (
         lambda folder: (folder / SPEC).rename(folder / "s.json"),
@@ -152,7 +152,7 @@ CASES: dict[str, tuple[Change, list[str], str]] = {
     "output-exists": (
         at(OUT, Path.touch),
         [IN],
-        "exists already; --force, or force=True, replaces it",
+        "already exists; --force, or force=True, replaces it",
     ),
     "output-folder-missing": (lambda _: None, [IN, "-o", "no/o"], "its folder does not exist"),
     "output-folder-is-a-file": (lambda _: None, [IN, "-o", f"{IN}/o"], "Not a directory"),
