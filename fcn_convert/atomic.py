@@ -8,82 +8,63 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from fcn_convert.errors import ExistsError, OutputError
-from fcn_convert.turns import Turn, create_file, draft_path, lock, remove_leftovers
+from fcn_convert.turns import NOT_OPEN, Turn, create_file, draft_path, lock, remove_leftovers
 
-_NOT_OPEN = -1
 _CANNOT_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES}
 """What syncing a folder says where it cannot be done (FUSE), or its list may not be read."""
 
 
-class Draft(Protocol):
-    """What is to become the target, under a name of its own until then.
+class Draft(ABC):
+    """What is to become the target, a file or a folder, under a name of its own until then.
 
     path: where it lies.
     """
-
-    target: Path
-    path: Path
-
-    def check(self, inputs: Iterable[Path]) -> None:
-        """Raise OutputError unless something may be put at the target, replaced or not.
-
-        inputs: files that must never be written to, by whatever path the target names them.
-        """
-        ...
-
-    def check_free(self) -> None:
-        """Raise OutputError where the target exists and is not to be replaced."""
-        ...
-
-    def remove_leftovers(self) -> None:
-        """Remove what runs to the same target have left that were killed."""
-        ...
-
-    def create(self) -> None:
-        """Create it; its lock tells the next run that it has an owner."""
-        ...
-
-    def file(self, name: str, /) -> AbstractContextManager[int]:
-        """Give the descriptor to write one of its files to; of a file, it is the only one."""
-        ...
-
-    def put_in_place(self) -> None:
-        """Give the draft the target's name; until it is removed no other run does so.
-
-        The draft is synced before it is moved, and its folder afterwards. Raises OutputError.
-        """
-        ...
-
-    def remove(self) -> None:
-        """Remove what has not been moved; what cannot be removed is left to the next run."""
-        ...
-
-
-class FileDraft:
-    """A file that is to become the target: open for writing, under a name of its own."""
 
     def __init__(self, target: Path, *, replace: bool) -> None:
         self.target = target
         self.replace = replace
         self.path = target
-        self.descriptor = _NOT_OPEN
+        self._descriptor = NOT_OPEN
+        self._pool = ThreadPoolExecutor(max_workers=1)
         self._syncs: list[Future[None]] = []
         self._turn = Turn(target)
 
+    @abstractmethod
     def check(self, inputs: Iterable[Path]) -> None:
-        """Raise OutputError where a file cannot be put at the target, replaced or not."""
-        check_regular(self.target, inputs)
+        """Raise OutputError unless something may be put at the target, replaced or not.
+
+        inputs: files that must never be written to, by whatever path the target names them.
+        """
+
+    @abstractmethod
+    def file(self, name: str, /) -> AbstractContextManager[int]:
+        """Give the descriptor to write one of its files to; of a file, it is the only one.
+
+        The file is synced from the end of the block on, while others are written or it is read.
+        """
+
+    @abstractmethod
+    def _make(self) -> None:
+        """Make it at its path, and open it."""
+
+    @abstractmethod
+    def _move(self, *, replaces: bool) -> None:
+        """Give it the target's name; in one step where something there is replaced."""
+
+    @abstractmethod
+    def _discard(self) -> None:
+        """Remove what lies at its path, where that is possible."""
 
     def check_free(self) -> None:
-        """Raise OutputError where the target exists and is not to be replaced."""
-        check_regular(self.target)
+        """Raise OutputError where the target exists and is not to be, or must not be, replaced."""
+        self.check(())
         if not self._replaces():
             check_absent(self.target)
 
@@ -95,45 +76,74 @@ class FileDraft:
         remove_leftovers(self.target)
 
     def create(self) -> None:
-        """Create the file; its lock tells the next run that it has an owner."""
+        """Create it; its lock tells the next run that it has an owner."""
         while True:
             self.path = draft_path(self.target)
-            self.descriptor = create_file(self.path, os.O_EXCL)
-            lock(self.descriptor)
-            # Between its creation and its lock another run may have taken it for an orphan.
-            if os.fstat(self.descriptor).st_nlink:
-                return
+            self._make()
+            # Until it has its lock another run may take it for an orphan.
+            if self._descriptor != NOT_OPEN:
+                lock(self._descriptor)
+                if os.fstat(self._descriptor).st_nlink and os.path.lexists(self.path):
+                    return
             self._let_go()
 
+    def put_in_place(self) -> None:
+        """Give the draft the target's name; until it is removed no other run does so.
+
+        The draft is synced before it is moved, and its folder afterwards. Raises OutputError.
+        """
+        with naming(self.target):
+            for started in self._syncs:
+                started.result()
+            os.fsync(self._descriptor)
+            self._turn.wait()
+            self.check_free()
+            replaces = self._replaces()  # may rest on a note, which the next line replaces
+            self._turn.note(self._descriptor)
+            self._move(replaces=replaces)
+        sync_names(self.target)
+
+    def remove(self) -> None:
+        """Remove what has not been moved; what cannot be removed is left to the next run."""
+        if self.path != self.target:
+            self._discard()
+        self._turn.give_up()
+        wait(self._syncs)  # a descriptor that is in use must not be closed
+        self._pool.shutdown(wait=False)
+        self._let_go()
+        self.path = self.target
+
+    def _let_go(self) -> None:
+        """Close the descriptor; its number may be another file's from then on."""
+        closed, self._descriptor = self._descriptor, NOT_OPEN
+        if closed != NOT_OPEN:
+            with suppress(OSError):  # what matters was synced
+                os.close(closed)
+
+
+class FileDraft(Draft):
+    """A file that is to become the target: open for writing."""
+
+    def check(self, inputs: Iterable[Path]) -> None:
+        """Raise OutputError unless a file may be put at the target, replaced or not."""
+        check_regular(self.target, inputs)
+
     @contextmanager
-    def file(self, _name: str) -> Iterator[int]:
+    def file(self, _name: str, /) -> Iterator[int]:
         """Give the descriptor to write the file to; it is synced while it is still looked at."""
-        yield self.descriptor
-        pool = ThreadPoolExecutor(max_workers=1)
-        self._syncs.append(pool.submit(os.fsync, self.descriptor))
-        pool.shutdown(wait=False)
+        yield self._descriptor
+        self._syncs.append(self._pool.submit(os.fsync, self._descriptor))
 
     def write(self, data: bytes) -> None:
         """Write at the end of what is written so far."""
         view = memoryview(data)
         while view:
-            view = view[os.write(self.descriptor, view) :]
+            view = view[os.write(self._descriptor, view) :]
 
-    def put_in_place(self) -> None:
-        """Give the draft the target's name; until it is removed no other run does so."""
-        with naming(self.target):
-            for started in self._syncs:
-                started.result()
-            os.fsync(self.descriptor)
-            self._turn.wait()
-            self.check_free()
-            self._move()
-        sync_names(self.target)
+    def _make(self) -> None:
+        self._descriptor = create_file(self.path, os.O_EXCL)
 
-    def _move(self) -> None:
-        """Take the target's name, in one step either way."""
-        replaces = self._replaces()
-        self._turn.note(self.descriptor)
+    def _move(self, *, replaces: bool) -> None:
         if replaces:
             os.replace(self.path, self.target)
             return
@@ -145,22 +155,9 @@ class FileDraft:
             # A file system without hard links: the check just before is the best there is.
             os.replace(self.path, self.target)
 
-    def remove(self) -> None:
-        """Remove what has not been moved; what cannot be removed is left to the next run."""
-        if self.path != self.target:
-            with suppress(OSError):
-                os.unlink(self.path)
-        self._turn.give_up()
-        wait(self._syncs)  # a descriptor that is in use must not be closed
-        self._let_go()
-        self.path = self.target
-
-    def _let_go(self) -> None:
-        """Close the descriptor; its number may be another file's from then on."""
-        closed, self.descriptor = self.descriptor, _NOT_OPEN
-        if closed >= 0:
-            with suppress(OSError):  # what matters was synced
-                os.close(closed)
+    def _discard(self) -> None:
+        with suppress(OSError):
+            os.unlink(self.path)
 
 
 def check_regular(target: Path, inputs: Iterable[Path] = ()) -> None:
@@ -209,11 +206,8 @@ def stat_of(target: Path) -> os.stat_result | None:
         raise OutputError(f"{target}: {error.strerror}") from error
 
 
-AnyDraft = TypeVar("AnyDraft", bound=Draft)
-
-
 @contextmanager
-def drafted(draft: AnyDraft) -> Iterator[AnyDraft]:
+def drafted(draft: Draft) -> Iterator[Draft]:
     """Create a draft that can be put in the target's place, and is removed otherwise.
 
     Raises OutputError where the target may not be written, or exists and is not to be replaced.
@@ -242,7 +236,8 @@ def atomically(target: Path, *, replace: bool) -> Iterator[FileDraft]:
     Raises OutputError where the target may not be written, or exists by then and is not to be
     replaced.
     """
-    with drafted(FileDraft(target, replace=replace)) as draft:
+    draft = FileDraft(target, replace=replace)
+    with drafted(draft):
         with naming(target):
             yield draft
         draft.put_in_place()

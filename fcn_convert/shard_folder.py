@@ -11,36 +11,25 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from fcn_convert.atomic import check_no_input, exists_already, naming, stat_of, sync_names
+from fcn_convert.atomic import Draft, check_no_input, naming, stat_of
 from fcn_convert.errors import FcnConvertError, OutputError, quoted
 from fcn_convert.formats.json_text import MAX_JSON, parse_json
 from fcn_convert.formats.source import SourceFile
 from fcn_convert.plan import INDEX_NAME, SUFFIX, WRITTEN_BY
-from fcn_convert.turns import Turn, create_file, draft_path, forget, lock, remove_leftovers
+from fcn_convert.turns import create_file, forget, remove_leftovers
 
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 """Both of linux/fs.h and fcntl.h: paths count from the working directory; names change places."""
 MAX_OPEN = 16
 """Files that wait for their sync: descriptors are few."""
-_NOT_OPEN = -1
 
 
-class FolderDraft:
-    """A folder that is to become the target, under a name of its own until then."""
-
-    def __init__(self, target: Path, *, replace: bool) -> None:
-        self.target = target
-        self.replace = replace
-        self.path = target
-        self._descriptor = _NOT_OPEN
-        self._pool = ThreadPoolExecutor(max_workers=1)
-        self._syncs: list[Future[None]] = []
-        self._turn = Turn(target)
+class FolderDraft(Draft):
+    """A folder that is to become the target."""
 
     def check(self, inputs: Iterable[Path]) -> None:
         """Raise OutputError unless a folder may be put at the target, replaced or not.
@@ -65,12 +54,9 @@ class FolderDraft:
 
     def check_free(self) -> None:
         """Raise OutputError where the target exists and is not to be, or must not be, replaced."""
-        self.check(())
-        if not os.path.lexists(self.target):
-            return
-        if not (self.replace or self._turn.was_left()):
-            raise exists_already(self.target)
-        self._check_ours(self.target)
+        super().check_free()
+        if os.path.lexists(self.target):
+            self._check_ours(self.target)
 
     def _check_ours(self, folder: Path) -> None:
         others = _not_ours(folder)
@@ -84,20 +70,13 @@ class FolderDraft:
         """Remove what runs to the same target have left that were killed."""
         remove_leftovers(self.target, _remove_ours)
 
-    def create(self) -> None:
-        """Create the folder; its lock tells the next run that it has an owner."""
-        while True:
-            self.path = draft_path(self.target)
-            os.mkdir(self.path)
-            with suppress(FileNotFoundError):  # before it has its lock it looks like an orphan
-                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                lock(self._descriptor)
-                os.stat(self.path)
-                return
-            self._let_go()
+    def _make(self) -> None:
+        os.mkdir(self.path)
+        with suppress(FileNotFoundError):  # another run has removed it
+            self._descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     @contextmanager
-    def file(self, name: str) -> Iterator[int]:
+    def file(self, name: str, /) -> Iterator[int]:
         """Give the descriptor to write one of the files to, which is synced from then on."""
         with naming(self.target):
             descriptor = create_file(self.path / name, os.O_EXCL)
@@ -111,20 +90,11 @@ class FolderDraft:
             for older in self._syncs[:-MAX_OPEN]:
                 older.result()
 
-    def put_in_place(self) -> None:
-        """Give the folder the target's name; until the draft is removed no other run does so."""
-        with naming(self.target):
-            for started in self._syncs:
-                started.result()
-            os.fsync(self._descriptor)
-            self._turn.wait()
-            self.check_free()
-            self._turn.note(self._descriptor)
-            if os.path.lexists(self.target):
-                self._replace()
-            else:
-                os.rename(self.path, self.target)  # fails on a folder that holds anything
-        sync_names(self.target)
+    def _move(self, *, replaces: bool) -> None:
+        if replaces and os.path.lexists(self.target):
+            self._replace()
+        else:
+            os.rename(self.path, self.target)  # fails on a folder that holds anything
 
     def _replace(self) -> None:
         """Change places with the older folder; back again where more has come into it meanwhile."""
@@ -144,22 +114,9 @@ class FolderDraft:
                 f"({error.strerror}); what in it is not ours stays in {self.path}"
             ) from error
 
-    def remove(self) -> None:
+    def _discard(self) -> None:
         """Remove what lies under the draft's name: a draft, or the folder it has replaced."""
-        if self.path != self.target:
-            _remove_ours(self.path)
-        self._turn.give_up()
-        wait(self._syncs)
-        self._pool.shutdown(wait=False)
-        self._let_go()
-        self.path = self.target
-
-    def _let_go(self) -> None:
-        """Close the descriptor; its number may be another file's from then on."""
-        closed, self._descriptor = self._descriptor, _NOT_OPEN
-        if closed >= 0:
-            with suppress(OSError):  # what matters was synced
-                os.close(closed)
+        _remove_ours(self.path)
 
 
 def tidy(output: Path, report: Path) -> None:

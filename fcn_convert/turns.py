@@ -21,8 +21,9 @@ from pathlib import Path
 DRAFT_PREFIX = ".fcn-convert-"
 DRAFT_SUFFIX = ".tmp"
 LOCK_SUFFIX = ".lock"
+NOT_OPEN = -1
+"""No file's number."""
 
-_NOT_OPEN = -1
 _NOTE_BYTES = 128
 _CANNOT_LOCK = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF}
 """What flock says on file systems that have no such locks (Lustre, some FUSE; of a folder, NFS): go
@@ -41,14 +42,14 @@ class Turn:
 
     def wait(self) -> None:
         """Take the lock, however long another run holds it."""
-        self._lock = _NOT_OPEN
+        self._lock = NOT_OPEN
         while True:
             self._lock = create_file(self._path, 0)
             lock(self._lock)
             if os.fstat(self._lock).st_nlink:  # else the run before has just removed it
                 return
             # The number may be another file's as soon as it is closed.
-            closed, self._lock = self._lock, _NOT_OPEN
+            closed, self._lock = self._lock, NOT_OPEN
             os.close(closed)
 
     def note(self, draft: int) -> None:
@@ -68,7 +69,7 @@ class Turn:
 
     def give_up(self) -> None:
         """Remove the lock, then let go of it: so no other run holds a removed one."""
-        if self._lock == _NOT_OPEN:  # or a signal came between its creation and here
+        if self._lock == NOT_OPEN:  # or a signal came between its creation and here
             _remove_unowned(self._path, self._target)
             self._lock = None
         elif self._lock is not None:

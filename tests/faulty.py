@@ -72,7 +72,7 @@ PACKAGE = Path(import_module("fcn_convert").__file__ or "").parent
 TRACED = {
     str(PACKAGE / name)
     for name in (
-        *("__main__.py", "atomic.py", "turns.py"),
+        *("__main__.py", "atomic.py", "turns.py", "shard_folder.py"),
         *("conversion.py", "cli/result.py", "report/files.py"),
     )
 }

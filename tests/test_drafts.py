@@ -72,6 +72,44 @@ class Overtaken(Unlucky):
         fcntl.flock(self.owner, fcntl.LOCK_EX)
 
 
+@pytest.mark.parametrize(
+    ("kind", "opened"),
+    [
+        pytest.param(FileDraft, True, id="file"),
+        pytest.param(FolderDraft, True, id="folder"),
+        pytest.param(FolderDraft, False, id="folder-before-it-is-open"),
+    ],
+)
+def test_a_draft_that_another_run_takes_for_an_orphan_is_made_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type[FileDraft | FolderDraft],
+    *,
+    opened: bool,
+) -> None:
+    removed: list[Path] = []
+
+    def removing(path: Path, *arguments: int) -> int:
+        if removed or not str(path).endswith(DRAFT_SUFFIX):
+            return real_open(path, *arguments)
+        removed.append(path)
+        if not opened:
+            path.rmdir()
+        descriptor = real_open(path, *arguments)
+        path.rmdir() if path.is_dir() else path.unlink()
+        return descriptor
+
+    monkeypatch.setattr(os, "open", removing)
+    before = len(os.listdir("/proc/self/fd"))
+    with drafted(kind(tmp_path / "out", replace=False)) as draft:
+        assert list(tmp_path.iterdir()) == [draft.path]
+        assert [draft.path] != removed
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+        draft.put_in_place()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 @pytest.mark.parametrize("kind", [FileDraft, FolderDraft], ids=["file", "folder"])
 def test_a_draft_that_cannot_be_made_again_closes_no_file_of_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: type[FileDraft | FolderDraft]

@@ -26,6 +26,7 @@ from fcn_convert.conversion import convert, verify_conversion
 from fcn_convert.errors import CheckpointError, OutputError
 from fcn_convert.formats import open_checkpoint
 from fcn_convert.report import CheckFailedError
+from fcn_convert.turns import Turn
 
 INDEX = "model.safetensors.index.json"
 SPEC = {"feature_map": [3, 2, 4]}
@@ -524,6 +525,19 @@ def test_a_target_that_appears_meanwhile_stays(
     with pytest.raises(OutputError, match="out: Directory not empty"):
         convert(index, SPEC, out)
     assert contents(out) == {"mine": b"mine"}
+    assert {path.name for path in tmp_path.iterdir()} == {"vgg", "out"}
+
+
+def test_a_folder_of_ours_that_appears_meanwhile_is_not_replaced(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, other = tmp_path / "out", tmp_path / "other"
+    convert(index, HWC, other, reports=[])
+    before = contents(other)
+    monkeypatch.setattr(Turn, "note", lambda *_: other.rename(out))  # after the last look for it
+    with pytest.raises(OutputError, match="out: Directory not empty"):
+        convert(index, SPEC, out)
+    assert contents(out) == before
     assert {path.name for path in tmp_path.iterdir()} == {"vgg", "out"}
 
 
