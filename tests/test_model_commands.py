@@ -21,7 +21,7 @@ from scripts import load_script
 from typer.testing import CliRunner, Result
 
 from fcn_convert.cli import app
-from fcn_convert.errors import ModelError, OutputError
+from fcn_convert.errors import ExistsError, ModelError, OutputError
 from fcn_convert.model.images import read_photos
 from fcn_convert.model.picture import picture_paths, write_pictures
 from fcn_convert.report.json_view import SCHEMA
@@ -595,7 +595,7 @@ def test_a_picture_replaces_no_image(tmp_path: Path) -> None:
         assert run("verify", *pair, *options, "--image", copy).exit_code == 0
 
 
-def test_a_picture_is_written_through_its_draft(
+def test_a_picture_is_written_through_its_draft_and_replaces_nothing_that_came_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> int:
@@ -605,10 +605,13 @@ def test_a_picture_is_written_through_its_draft(
     path = tmp_path / "p.png"
     write_pictures([entry], [path])
     assert path.read_bytes() == b"hello"
-    monkeypatch.setattr(os, "write", full)  # by which drafts are written
-    with pytest.raises(OutputError, match=r"p\.png: No space left on device$"):
+    path.write_bytes(b"mine")
+    with pytest.raises(ExistsError, match=r"p\.png: already exists and is not a report or pict"):
         write_pictures([entry], [path])
-    assert path.read_bytes() == b"hello"
+    assert path.read_bytes() == b"mine"
+    monkeypatch.setattr(os, "write", full)  # by which drafts are written
+    with pytest.raises(OutputError, match=r"q\.png: No space left on device$"):
+        write_pictures([entry], [tmp_path / "q.png"])
     assert list(tmp_path.iterdir()) == [path]
 
 

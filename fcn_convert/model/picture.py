@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,8 @@ def picture_paths(images: Iterable[Path], converted: Path) -> list[Path]:
 def write_pictures(entries: Iterable[PictureEntry], paths: Iterable[Path]) -> None:
     """Write each picture as a PNG file; raises OutputError."""
     for entry, path in zip(entries, paths, strict=True):
-        with atomically(path, replace=True) as draft:
+        check_replaceable(path)  # it may have appeared since it was looked for
+        with atomically(path, replace=os.path.lexists(path)) as draft:
             draft.write(base64.b64decode(entry.png.partition(",")[2]))
 
 
