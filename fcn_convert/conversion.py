@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from fcn_convert.atomic import FileDraft, drafted, naming
+from fcn_convert.atomic import Draft, FileDraft, drafted, naming
 from fcn_convert.beside import (
     FILE_SUFFIX,
     check_output_name,
@@ -248,7 +248,7 @@ def _place(
     inputs: Iterable[Path],
     *,
     replace: bool,
-) -> FileDraft | FolderDraft:
+) -> Draft:
     """Return what the output is to be: one file, or of a sharded checkpoint a folder of shards.
 
     Raises OutputError where that may not lie at its path, or by that name.
@@ -262,7 +262,7 @@ def _place(
     return place
 
 
-def _planned(place: FileDraft | FolderDraft, known: _Understood) -> Plan:
+def _planned(place: Draft, known: _Understood) -> Plan:
     plan = known.plan()
     return in_shards(plan, known.original.index.shards) if isinstance(place, FolderDraft) else plan
 
