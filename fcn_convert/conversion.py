@@ -138,11 +138,11 @@ def verify_conversion(
         report = known.report(entry, proof, evidence, strict=strict, writes=False)
         if model is not None and proof.shapes_agree:
             from fcn_convert.model.endtoend import with_model  # noqa: PLC0415 - runs torch
-            from fcn_convert.model.loading import Files  # noqa: PLC0415 - likewise
+            from fcn_convert.model.loading import BothFiles  # noqa: PLC0415 - likewise
 
             if progress is not None:
                 progress(0, 0)
-            files = Files(before, after, known.resolved, known.state_dict)
+            files = BothFiles(before, after, known.resolved, known.state_dict)
             report = with_model(report, model, files, strict=strict)
     _write_reports(report, paths, "the check is done", replace=False)
     return _passed(report)

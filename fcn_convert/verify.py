@@ -83,15 +83,15 @@ def _activations(
     """Return the checks of what layers compute, by their weights' names."""
     import_torch()
     from fcn_convert.activations import compare  # noqa: PLC0415 - imports torch
-    from fcn_convert.activations.answers import Stored  # noqa: PLC0415 - likewise
+    from fcn_convert.activations.answers import StoredLayer  # noqa: PLC0415 - likewise
 
     found = converted.state_dict(None).tensors
 
     def check(layer: DenseLayer) -> Check:
         weight = found[resolved.names[layer.weight.name]]
         bias = found[resolved.names[layer.bias.name]] if layer.bias else None
-        before = Stored(original, layer.weight, layer.bias)
-        return compare(layer, before, Stored(converted, weight, bias), advance, workers)
+        before = StoredLayer(original, layer.weight, layer.bias)
+        return compare(layer, before, StoredLayer(converted, weight, bias), advance, workers)
 
     return {layer.weight.name: (check(layer),) for layer in resolved.layers}
 

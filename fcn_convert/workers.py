@@ -54,7 +54,7 @@ class Workers:
 
 def work_off(
     jobs: Iterable[Callable[[S], None]],
-    make_scratch: Callable[[], S],
+    make_memory: Callable[[], S],
     helpers: Workers,
     threads: int,
 ) -> None:
@@ -67,14 +67,14 @@ def work_off(
 
     def work() -> None:
         try:
-            scratch = make_scratch()
+            memory = make_memory()
             while waiting:
                 helpers.go_on()
                 try:
                     job = waiting.popleft()
                 except IndexError:  # another thread was quicker
                     return
-                job(scratch)
+                job(memory)
         except BaseException:
             waiting.clear()  # nobody goes on where one failed
             raise

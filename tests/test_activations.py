@@ -281,15 +281,15 @@ def test_blocks_are_computed_in_several_threads(
     source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: set[int] = set()
-    scratch = answers.Scratch.__init__
+    scratch = answers.ThreadMemory.__init__
     all_of_them = Barrier(3, timeout=60)  # who is alone there fails
 
-    def spy(self: answers.Scratch) -> None:
+    def spy(self: answers.ThreadMemory) -> None:
         threads.add(get_ident())
         all_of_them.wait()
         scratch(self)
 
-    monkeypatch.setattr(answers.Scratch, "__init__", spy)
+    monkeypatch.setattr(answers.ThreadMemory, "__init__", spy)
     convert(source, {"feature_map": [16, 2, 2]}, source.with_name("out.safetensors"))
     assert len(threads) == 3
 

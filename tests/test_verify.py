@@ -16,7 +16,7 @@ from torch.nn import functional
 
 import fcn_convert
 from fcn_convert import CheckFailedError, activations, convert, layers, plan, rereading
-from fcn_convert.activations.answers import Stored
+from fcn_convert.activations.answers import StoredLayer
 from fcn_convert.digests import Digests
 from fcn_convert.formats import open_checkpoint
 from fcn_convert.proof import LEVELS, Check, Level, Proof
@@ -102,8 +102,8 @@ def compared(
         with Workers(2) as helpers:
             return activations.compare(
                 dense,
-                Stored(original, dense.weight, dense.bias),
-                Stored(converted, *convolution),
+                StoredLayer(original, dense.weight, dense.bias),
+                StoredLayer(converted, *convolution),
                 lambda _: None,
                 helpers,
             )

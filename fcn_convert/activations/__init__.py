@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from fcn_convert.activations.answers import ConvolutionAnswers, DenseAnswers, Job, Scratch, Stored
+from fcn_convert.activations.answers import (
+    ConvolutionAnswers,
+    DenseAnswers,
+    Job,
+    StoredLayer,
+    ThreadMemory,
+)
 from fcn_convert.activations.comparison import Comparison
 from fcn_convert.activations.inputs import Inputs
 from fcn_convert.formats.source import Advance
@@ -20,7 +26,7 @@ ROWS = 1 << 14
 
 
 def compare(
-    layer: DenseLayer, before: Stored, after: Stored, advance: Advance, helpers: Workers
+    layer: DenseLayer, before: StoredLayer, after: StoredLayer, advance: Advance, helpers: Workers
 ) -> Check:
     """Compare every output of a layer, on maps of its size and at each window of a larger one.
 
@@ -59,11 +65,11 @@ def _why_not(layer: DenseLayer) -> str:
 def _compute(jobs: list[tuple[int, Job]], advance: Advance, helpers: Workers) -> None:
     """Do all jobs, in as many threads as help: in no more than there are boxes to read."""
 
-    def counted(nbytes: int, job: Job, scratch: Scratch) -> None:
+    def counted(nbytes: int, job: Job, memory: ThreadMemory) -> None:
         with SETTINGS, torch.inference_mode():  # which hold for one thread only
-            job(scratch)
+            job(memory)
         advance(nbytes)
 
     boxes = sum(nbytes for nbytes, _ in jobs) // BOX_BYTES
     parts = (partial(counted, nbytes, job) for nbytes, job in jobs)
-    work_off(parts, Scratch, helpers, min(threads_to_compute(), boxes))
+    work_off(parts, ThreadMemory, helpers, min(threads_to_compute(), boxes))

@@ -16,7 +16,7 @@ from fcn_convert.rereading import BOX_BYTES, Box, BoxReader, boxes
 from fcn_convert.tensors import TensorInfo
 from fcn_convert.torch_library import Tensor, functional, torch
 
-Job = Callable[["Scratch"], None]
+Job = Callable[["ThreadMemory"], None]
 Values = tuple[Tensor, ...]
 """A part of the inputs: the flattened maps, those of the layer's own size first; or these maps, and
 the larger one."""
@@ -30,17 +30,17 @@ PART = 1 << 16
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredLayer:
     """The weight and the bias, if any, of a layer as a checkpoint stores them."""
 
     checkpoint: Checkpoint
     weight: TensorInfo
     bias: TensorInfo | None
 
-    def rows(self, first: int, most: int) -> Stored:
+    def rows(self, first: int, most: int) -> StoredLayer:
         """Return the weight and the bias of `most` output features, or of those there are."""
         bias = _rows(self.bias, first, most) if self.bias else None
-        return Stored(self.checkpoint, _rows(self.weight, first, most), bias)
+        return StoredLayer(self.checkpoint, _rows(self.weight, first, most), bias)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -70,7 +70,7 @@ def _dtype_of(tensor: TensorInfo) -> torch.dtype:
     return found
 
 
-class Scratch:
+class ThreadMemory:
     """The memory of one thread."""
 
     def __init__(self) -> None:
@@ -85,7 +85,7 @@ class Scratch:
             self._inputs = part, answers.make_inputs(box)
         return self._inputs[1]
 
-    def read(self, stored: Stored, box: Box) -> Tensor:
+    def read(self, stored: StoredLayer, box: Box) -> Tensor:
         """Return a box of a weight, as stored; it holds until the next is read."""
         file = stored.checkpoint.files[stored.weight.file]
         values = self._reader.read(file, stored.weight, box)
@@ -113,7 +113,7 @@ class Answers:
     where torch cannot compute in it.
     """
 
-    def __init__(self, vectors: int, stored: Stored, make: Make, answer: Answer) -> None:
+    def __init__(self, vectors: int, stored: StoredLayer, make: Make, answer: Answer) -> None:
         dtype, features = stored.dtype, stored.weight.shape[0]
         self._stored, self._bias = stored, stored.read_bias()
         self._make, self._answer = make, answer
@@ -121,12 +121,12 @@ class Answers:
         self.wide = torch.zeros((vectors, self.parts, features), dtype=torch.float64)
         self.narrow: Tensor | None = torch.zeros((MAPS, features), dtype=dtype)
 
-    def _add(self, box: Box, scratch: Scratch) -> Tensor:
+    def _add(self, box: Box, memory: ThreadMemory) -> Tensor:
         """Add what a box of the weight answers, and return that box in float64."""
         features = slice(box.start[0], box.start[0] + box.shape[0])
-        inputs, narrow_inputs = scratch.inputs(self, box)
-        weight = scratch.read(self._stored, box)
-        wide = scratch.widened(weight)
+        inputs, narrow_inputs = memory.inputs(self, box)
+        weight = memory.read(self._stored, box)
+        wide = memory.widened(weight)
         bias = wide_bias = None
         if self._bias is not None and not any(box.start[1:]):  # once for each feature
             bias = self._bias[features]
@@ -152,7 +152,7 @@ class DenseAnswers(Answers):
     sums: of the absolute weights of each output feature, bias included, (parts, features).
     """
 
-    def __init__(self, inputs: Inputs, stored: Stored) -> None:
+    def __init__(self, inputs: Inputs, stored: StoredLayer) -> None:
         def make(start: tuple[int, ...], shape: tuple[int, ...]) -> Values:
             return (inputs.flattened(*start, *shape),)
 
@@ -175,10 +175,10 @@ class DenseAnswers(Answers):
             nbytes = sum(prod(box.shape) for box in group) * weight.dtype.itemsize
             yield nbytes, partial(self._compute, group)
 
-    def _compute(self, group: list[Box], scratch: Scratch) -> None:
+    def _compute(self, group: list[Box], memory: ThreadMemory) -> None:
         for box in group:
             # In place, which takes a fifth of the time of torch's norm.
-            sums = self._add(box, scratch).abs_().sum(1)
+            sums = self._add(box, memory).abs_().sum(1)
             self.sums[:, box.start[0] : box.start[0] + box.shape[0]] += sums.view(self.parts, -1)
 
 
@@ -197,7 +197,7 @@ def _multiplied(inputs: Values, weight: Tensor, bias: Tensor | None) -> Tensor:
 class ConvolutionAnswers(Answers):
     """What the convolution answers to the maps."""
 
-    def __init__(self, inputs: Inputs, stored: Stored) -> None:
+    def __init__(self, inputs: Inputs, stored: StoredLayer) -> None:
         super().__init__(inputs.vectors, stored, inputs.maps, _convolved)
 
     def jobs(self) -> Iterator[tuple[int, Job]]:
@@ -216,9 +216,9 @@ class ConvolutionAnswers(Answers):
             nbytes = sum(prod(box.shape) for box in group) * itemsize
             yield nbytes, partial(self._compute, group)
 
-    def _compute(self, group: list[Box], scratch: Scratch) -> None:
+    def _compute(self, group: list[Box], memory: ThreadMemory) -> None:
         for box in group:
-            self._add(box, scratch)
+            self._add(box, memory)
 
 
 def _parts_of(kernel: tuple[int, ...]) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -11,7 +11,7 @@ from typing import Any
 from fcn_convert.errors import ModelError, printable
 from fcn_convert.model import trials
 from fcn_convert.model.imagined import ShapesOnly
-from fcn_convert.model.lift import DenseLayer, Lifter, Pool
+from fcn_convert.model.lift import LiftedDense, Lifter, Pool
 from fcn_convert.model.precision import AtLeast
 from fcn_convert.model.sizes import Sizes, larger, measure, run_through
 from fcn_convert.model.tracing import Traced, one_line, trace
@@ -31,7 +31,7 @@ class Converted:
     """
 
     module: fx.GraphModule
-    layers: tuple[DenseLayer, ...]
+    layers: tuple[LiftedDense, ...]
     sizes: Sizes
     aliases: Mapping[str, tuple[str, ...]]
 

@@ -15,7 +15,7 @@ from fcn_convert.model.differences import difference, of_cells
 from fcn_convert.model.factory import example_of, user_code
 from fcn_convert.model.field import receptive_field
 from fcn_convert.model.images import read_labels, read_photos
-from fcn_convert.model.loading import Files, Pair, load_pair
+from fcn_convert.model.loading import BothFiles, Pair, load_pair
 from fcn_convert.model.picture import Drawing, picture, picture_paths, write_pictures
 from fcn_convert.model.precision import AtLeast
 from fcn_convert.model.stride import stride_of
@@ -48,7 +48,7 @@ class Pass:
 
 
 def with_model(
-    report: Report, request: ModelRequest, files: Files, *, strict: bool = False
+    report: Report, request: ModelRequest, files: BothFiles, *, strict: bool = False
 ) -> Report:
     """Run the model and add what it showed to a report; write the pictures beside the output.
 
@@ -62,7 +62,7 @@ def with_model(
     return report.with_model(entry, strict=strict)
 
 
-def check_model(request: ModelRequest, files: Files) -> ModelEntry:
+def check_model(request: ModelRequest, files: BothFiles) -> ModelEntry:
     """Load both checkpoints strictly and compare what the networks answer.
 
     Raises ModelError where a model cannot be made or does not take its checkpoint.

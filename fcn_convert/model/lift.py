@@ -39,7 +39,7 @@ Pool = Literal["slide", "global"]
 
 
 @dataclass(frozen=True)
-class DenseLayer:
+class LiftedDense:
     """A Dense layer that became a convolution.
 
     shape: (C, *kernel) of the window it reads. flatten: that window's order in the vector. after:
@@ -74,7 +74,7 @@ class Lifter:
         self.made_from: dict[fx.Node, fx.Node] = {}
         self.copies: dict[fx.Node, fx.Node] = {}
         self.values: dict[fx.Node, Value] = {}
-        self.layers: dict[str, DenseLayer] = {}
+        self.layers: dict[str, LiftedDense] = {}
         self.replaced: dict[str, nn.Module] = {}
         self.parameters: dict[str, Tensor] = {}
         self.calls = [n.target for n in sizes.traced.graph.nodes if n.op == "call_module"]
@@ -159,7 +159,7 @@ class Lifter:
             )
         weight = modules.convolution_weight(site.weight, read.order, read.shape)
         after = read.dense if read.is_one_cell else None
-        layer = DenseLayer(site.name, read.shape, flatten, after, read.root, weight)
+        layer = LiftedDense(site.name, read.shape, flatten, after, read.root, weight)
         known = self.layers.setdefault(site.name, layer)
         if (known.shape, known.flatten) != (layer.shape, layer.flatten):
             raise ModelError(

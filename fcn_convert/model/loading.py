@@ -17,7 +17,7 @@ from fcn_convert.torch_library import Tensor, fx, nn, torch
 
 
 @dataclass(frozen=True)
-class Files:
+class BothFiles:
     """Both checkpoints, the original's state dict, and its names in the converted one."""
 
     original: Checkpoint
@@ -46,7 +46,7 @@ class Pair:
     converted: Converted
 
 
-def load_pair(factory: str, example: Tensor, files: Files) -> Pair:
+def load_pair(factory: str, example: Tensor, files: BothFiles) -> Pair:
     """Make the model and its other form, and load each strictly; raises ModelError."""
     model = make_model(factory)
     names = names_in_model(files.state_dict.tensors, model.state_dict())
