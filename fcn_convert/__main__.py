@@ -22,7 +22,7 @@ OBJECTS_BETWEEN_COLLECTIONS = 100_000
 """What a command makes lives until its end, mostly: looking for garbage in it more often, as Python
 does by default, takes a sixth of the time."""
 
-MALLOC = {-1: 64 << 20, -3: 16 << 20, -8: 1}
+MALLOC = {-1: 16 << 20, -3: 3 << 20, -8: 1}
 """glibc's M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX. By default a thread's memory grows by
 a page at a time, 14,000 times while torch is imported; and what is freed is given back to the
 system, though the next block needs as much."""
