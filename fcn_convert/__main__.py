@@ -19,8 +19,8 @@ from typing import NoReturn
 UNUSABLE, BUG = 2, 70
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 OBJECTS_BETWEEN_COLLECTIONS = 100_000
-"""What a command makes lives until its end, mostly: looking for garbage in it more often, as Python
-does by default, takes a sixth of the time."""
+"""What a command makes mostly lives until its end: looking for garbage more often, as Python does
+by default, takes a sixth of the time."""
 
 MALLOC = {-1: 16 << 20, -3: 3 << 20, -8: 1}
 """glibc's M_TRIM_THRESHOLD, M_MMAP_THRESHOLD and M_ARENA_MAX. By default a thread's memory grows by
@@ -51,7 +51,7 @@ def main() -> NoReturn:
             _prepare_malloc()
             status = _run()
         except Exception as error:  # noqa: BLE001 - the last resort: a bug keeps its traceback
-            # A library may have made an exception of its own from the one that a signal raises.
+            # A library may have turned the exception that a signal raises into one of its own.
             status = 128 + _Interrupted.number if _Interrupted.number else _report(error)
         _ignore_signals()  # the status stands
     except _Interrupted:
@@ -133,7 +133,7 @@ def _prepare_malloc() -> None:
 def _leave(status: int) -> NoReturn:
     """Exit at once: nothing is left to do, and threads that still work must not hold it up."""
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):  # nobody is left to be told
+        with suppress(OSError):  # nobody is left to read it
             stream.flush()
     os._exit(status)
 

@@ -41,7 +41,7 @@ from fcn_convert.workers import Workers, threads_to_compute
 from fcn_convert.write import write
 
 Progress = Callable[[int, int], None]
-"""Told of the bytes done and of all bytes to do; of 0 where these are not known."""
+"""Receives the bytes done and all bytes to do; 0 where the latter are not known."""
 
 
 def convert(
@@ -114,7 +114,7 @@ def verify_conversion(
     model: ModelRequest | None = None,
     progress: Progress | None = None,
 ) -> Report:
-    """Hold an existing conversion against its original and return the report.
+    """Compare an existing conversion with its original and return the report.
 
     Arguments are those of `convert`; no report is written unless one is named. model: runs
     both networks, too, and so the code of the model. Raises
@@ -127,7 +127,7 @@ def verify_conversion(
         inputs += [file.path for file in before.stored]
         paths = _report_paths(reports, target, inputs, replace=False)
         known = _understood(parsed, before, after.index.warnings)
-        known.plan()  # raises for what nothing can hold
+        known.plan()  # raises for what cannot be done
         advance = _counter(progress, known.nbytes_to_check(level))
         with Digests(_threads_to_read(level)) as digests:
             if level == "activations":
@@ -174,7 +174,7 @@ class _Understood:
         return make_plan(self.resolved, self.state_dict, self.original.index.metadata)
 
     def findings(self, level: Level) -> tuple[Finding, ...]:
-        """Hold the spec against the weights, where torch is needed anyway."""
+        """Compare the spec with the weights, where torch is needed anyway."""
         if level != "activations":
             reason = f"at the level {level} no value is computed with"
             return tuple(not_computed(layer.name, reason) for layer in read_maps(self.resolved))
@@ -188,7 +188,7 @@ class _Understood:
     def prove(
         self, converted: Checkpoint, level: Level, digests: Digests, advance: Advance
     ) -> tuple[Proof, tuple[Finding, ...]]:
-        """Hold the output against the original, and meanwhile the spec against the weights."""
+        """Compare the output with the original, and meanwhile the spec with the weights."""
         with Workers(1) as other:
             findings = other.start(self.findings, level)
             proof = verify(self.spec, self.original, converted, level, digests, advance)
@@ -251,7 +251,7 @@ def _place(
 ) -> Draft:
     """Return what the output is to be: one file, or of a sharded checkpoint a folder of shards.
 
-    Raises OutputError where that may not lie at its path, or by that name.
+    Raises OutputError where it may not have that path, or that name.
     """
     sharded = bool(original.index.shards)
     target = Path(output or (folder_beside(source) if sharded else file_beside(source)))
@@ -270,8 +270,8 @@ def _planned(place: Draft, known: _Understood) -> Plan:
 def _threads_to_read(level: Level) -> int:
     """Return how many threads may hash, compare and help to compute beside the main one.
 
-    Of those that share the interpreter with the import of torch none may have to wait for a core:
-    it would hold up the import, which is what takes longest.
+    None that shares the interpreter with the import of torch may have to wait for a core: it would
+    hold up the import, which takes longest.
     """
     cores = threads_to_compute()
     return max(1, cores - 1) if level == "activations" else cores
@@ -308,7 +308,7 @@ def _report_paths(
             raise type(error)(f"{error}; {why}") from error
         raise
     for path in paths:
-        # Regardless of case: some file systems do not tell `A` from `a`.
+        # Regardless of case: some file systems do not distinguish `A` from `a`.
         if os.path.realpath(target).casefold() == os.path.realpath(path.parent).casefold():
             raise OutputError(f"{path}: is in the output, a folder that holds nothing but shards")
     return paths
@@ -323,7 +323,7 @@ def _write_reports(report: Report, paths: Iterable[Path], outcome: str, *, repla
 
 
 def _counter(progress: Progress | None, total: int) -> Advance:
-    """Return what counts bytes, of so many."""
+    """Return what counts bytes, up to `total`."""
     if progress is None:
         return lambda _: None
     done = 0

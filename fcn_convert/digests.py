@@ -14,15 +14,15 @@ from fcn_convert.tensors import Checksum
 from fcn_convert.workers import Workers
 
 CHUNK_BYTES = 4 << 20
-"""Large enough that a thread seldom waits for the interpreter while another one imports torch."""
+"""Large enough that a thread seldom waits for the interpreter while another imports torch."""
 
 
 class Digests:
-    """Reads each file once, in threads; a context manager, which ends what nobody waits for.
+    """Reads each file once, in threads; a context manager, which stops what nobody waits for.
 
     Hashing lets go of the interpreter, so it runs while the kernel copies and torch is imported.
 
-    workers: its threads, which may be given other work to do when they are through with it.
+    workers: its threads, which may be given other work to do when they are done with it.
     """
 
     def __init__(self, threads: int) -> None:
@@ -36,7 +36,7 @@ class Digests:
         self.workers.close()
 
     def start(self, checkpoint: Checkpoint) -> None:
-        """Start to read a checkpoint's files, unless that was done before."""
+        """Start to read a checkpoint's files, unless they were before."""
         checksums: dict[SourceFile, list[Checksum]] = {file: [] for file in checkpoint.stored}
         for checksum in checkpoint.index.checksums:
             checksums[checkpoint.files[checksum.file]].append(checksum)
@@ -47,7 +47,7 @@ class Digests:
     def of(self, checkpoint: Checkpoint) -> tuple[str, ...]:
         """Return the sha256 of each file, in hexadecimal, once they are known.
 
-        Raises CheckpointError where a part of a file is not what its checksum was made of.
+        Raises CheckpointError where a part of a file does not match its checksum.
         """
         self.start(checkpoint)
         return tuple(self._started[file].result() for file in checkpoint.stored)
@@ -65,7 +65,7 @@ class Digests:
 
 
 class _Checksums:
-    """The checksums of a file's parts, which do not overlap, as its bytes go by."""
+    """The checksums of a file's parts, which do not overlap, computed as its bytes go by."""
 
     def __init__(self, file: SourceFile, checksums: list[Checksum]) -> None:
         self._file = file

@@ -8,7 +8,7 @@ from typing import Any
 
 MAX_PROBLEMS = 50
 MAX_SENTENCE = 1500
-"""Characters: what a file says in a sentence can be of any length, and must not bury the rest."""
+"""Characters: what a file says in a sentence can have any length, and must not bury the rest."""
 
 
 class FcnConvertError(Exception):
@@ -45,7 +45,7 @@ class OutputError(FcnConvertError):
 
 
 class ExistsError(OutputError):
-    """An output that exists already, and was not to be replaced."""
+    """An output that already exists, and was not to be replaced."""
 
 
 class ReportError(FcnConvertError):
@@ -71,7 +71,7 @@ _NO_MEMORY = re.compile(
 
 
 def is_refused(error: Exception) -> bool:
-    """Tell whether the system refused memory, descriptors or space: no mistake of a program's."""
+    """Return whether the system refused memory, descriptors or space: not a program's mistake."""
     return isinstance(error, OSError | MemoryError) or bool(_NO_MEMORY.search(str(error)))
 
 

@@ -18,7 +18,7 @@ from fcn_convert.spec import MAX_DENSE, Dense, Head, Reads, Spec
 from fcn_convert.tensors import BIAS, WEIGHT, StateDict, TensorInfo, natural_key, parent
 
 NORMED = ("weight_g", "weight_orig", "original", "original0")
-"""Ends of the names under which weight and spectral norm keep what the weight is made of."""
+"""Ends of the names under which weight and spectral norm keep the parts of the weight."""
 NAMELESS = (
     "`weight` is of a Dense layer saved by itself, which has no name; save it in a network, "
     "torch.save(nn.Sequential(layer).state_dict(), ...), where it is called 0"
@@ -134,9 +134,9 @@ class _Search:
             matches = matching(self.weights, entry.name)
             expanded += [Dense(name, entry.reads, entry.line) for name in matches]
             if not matches:
-                # Of the problems beyond those that are shown only the number is said.
+                # Of the problems that are not shown only the number is given.
                 shown = len(self.problems) < MAX_PROBLEMS
-                reason = self._why_not_dense(entry.name) if shown else "is none"
+                reason = self._why_not_dense(entry.name) if shown else "is not a Dense layer"
                 self.problems.append(f"{entry.name} {reason}{self.spec.at(entry.line)}")
         return expanded
 
@@ -144,7 +144,8 @@ class _Search:
         weight = self.tensors.get(name + WEIGHT)
         if weight is not None:
             return (
-                f"is no Dense layer: its weight has the shape {list(weight.shape)}, expected 2 axes"
+                f"is not a Dense layer: its weight has the shape {list(weight.shape)}, "
+                "expected 2 axes"
             )
         if name in self.tensors:
             module = parent(name) or "without its last part"
@@ -206,7 +207,7 @@ class _Search:
                     f"{entry.name}{WEIGHT} has {features_in} input features, {doubt}{at}"
                 )
             elif entry.name + BIAS in self.left_out:
-                self.problems.append(f"{entry.name}{BIAS} is no tensor, so it would be lost{at}")
+                self.problems.append(f"{entry.name}{BIAS} is not a tensor, so it would be lost{at}")
             elif bias is not None and bias.shape != (features_out,):
                 self.problems.append(
                     f"{bias.name} has {list(bias.shape)}, expected [{features_out}]{at}"

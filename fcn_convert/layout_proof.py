@@ -1,6 +1,6 @@
-"""Where the values of a foreign layout's tensors lie: worked out for the proof, from axis names.
+"""Where the values of a foreign layout's tensors are: worked out for the proof, from axis names.
 
-Shares no arithmetic with `formats/layouts.py`, which the conversion reads arrays by: here the place
+Shares no arithmetic with `formats/layouts.py`, by which the conversion reads arrays: here the place
 of an element is counted out from the stored shape, there strides change places.
 """
 
@@ -16,7 +16,7 @@ _AXIS = re.compile(r"\(([^)]*)\)|(\S+)")
 
 
 def as_the_layout_says(found: StateDict) -> StateDict:
-    """Return a state dict whose tensors' shapes and strides follow from their stored axes alone."""
+    """Return a state dict with shapes and strides that follow from the stored axes alone."""
     tensors = {name: _seen(t, t.stored) if t.stored else t for name, t in found.tensors.items()}
     return replace(found, tensors=tensors)
 
@@ -34,12 +34,12 @@ def _seen(tensor: TensorInfo, stored: Stored) -> TensorInfo:
 
 
 def _step(group: list[str], names: list[str], stored: Stored) -> int:
-    """Return how many elements of the file lie between two neighbours along an axis."""
+    """Return how many elements of the file are between two neighbours along an axis."""
     longer = [axis for axis in group if axis in names and stored.shape[names.index(axis)] > 1]
     if not longer:
         return 1
     position = names.index(longer[-1])
     if stored.strides is not None:
         return stored.strides[position]
-    # All axes that stand behind it in the file pass between two of its elements.
+    # All axes after it in the file pass between two of its elements.
     return prod(stored.shape[position + 1 :])

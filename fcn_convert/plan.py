@@ -15,7 +15,7 @@ SUFFIX = ".safetensors"
 INDEX_NAME = "model.safetensors.index.json"
 """Where libraries look for the index of a folder of shards."""
 WRITTEN_BY = "fcn-convert"
-"""What an index of ours says of its origin."""
+"""What an index that we write says of its origin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def make_plan(resolved: Resolved, state_dict: StateDict, metadata: Mapping[str, 
 
 
 def in_shards(plan: Plan, shards: Iterable[Shard]) -> Plan:
-    """Lay a plan out as its source is: the same shards, and a new index.
+    """Lay a plan out like its source: the same shards, and a new index.
 
     Raises CheckpointError where two shards would get one name.
     """
@@ -160,14 +160,14 @@ def _laid_out(name: str, shard: Shard, steps: list[Step]) -> Written | Copied:
         isinstance(step.action, Keep) and not step.source.stored and step.name == step.source.name
         for step in steps
     )
-    # transformers takes no shard that does not say so; and another framework's is not so any more.
+    # transformers refuses a shard without `pt`; and another framework's is PyTorch's now.
     if kept and shard.format == FORMAT and shard.metadata.get("format") == "pt":
         return Copied(name, tuple(steps), shard.file)
     return Written(name, tuple(steps), shard.metadata)
 
 
 def _new_name(shard: Shard) -> str:
-    """Return the name of a shard in the output: of one of torch's, as transformers renames it."""
+    """Return the name of a shard in the output; torch's are renamed as transformers does."""
     if shard.format == FORMAT:
         return shard.name
     return re.sub(r"\.\w+$", "", shard.name.removeprefix("pytorch_")) + SUFFIX

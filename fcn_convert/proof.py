@@ -13,7 +13,7 @@ LEVELS: tuple[Level, ...] = get_args(Level)
 
 @dataclass(frozen=True)
 class Check:
-    """One thing held against the original.
+    """One thing compared with the original.
 
     passed: None where it could not be computed. problem: a sentence, empty where it passed.
     values: what was measured, by name.
@@ -27,7 +27,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Spread:
-    """How far outputs are apart, each as a share of its own bound.
+    """How far apart outputs are, each as a share of its own bound.
 
     equal: outputs that are not apart at all. counts: the others, by powers of two: the first ones
     have shares up to 2^lowest, the next up to twice that; those above 2^0 are beyond their bound.
@@ -42,8 +42,8 @@ class Spread:
 class LargerMap:
     """Answers on the larger map: the Dense layer's to every window, and the convolution's.
 
-    sizes: cells by spatial axis. features: the outputs shown, those first of which a cell is the
-    furthest apart. dense, convolution: a map for each of them, row-major, of six digits.
+    sizes: cells by spatial axis. features: the outputs shown, those with the cell furthest apart
+    first. dense, convolution: a map for each of them, row-major, of six digits.
     """
 
     sizes: tuple[int, ...]

@@ -43,7 +43,7 @@ def _clashes(names: Mapping[str, str]) -> Iterator[str]:
 
 
 def torn_apart(layers: Iterable[str], names: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is wrong with layers whose tensors are no module's under their new names.
+    """Yield what is wrong with layers whose tensors are not a module's under their new names.
 
     layers: names of modules, as they are before the renames.
     """
@@ -51,7 +51,9 @@ def torn_apart(layers: Iterable[str], names: Mapping[str, str]) -> Iterator[str]
         weight = names[layer + WEIGHT]
         module = weight.removesuffix(WEIGHT)
         if module == weight:
-            yield f"rename: {layer + WEIGHT} would be called {weight}, which is no module's weight"
+            yield (
+                f"rename: {layer + WEIGHT} would be called {weight}, which is not a module's weight"
+            )
         elif names.get(layer + BIAS, module + BIAS) != module + BIAS:
             bias = names[layer + BIAS]
             yield f"rename: the weight and the bias of {layer} would be called {weight} and {bias}"

@@ -130,7 +130,7 @@ def _perhaps_flattened(
 
 
 def _packed(layers: Iterable[DenseLayer]) -> Iterator[str]:
-    """Warn of values of less than a byte that torch's own loader will not take."""
+    """Warn of values of less than a byte that torch's own loader refuses."""
     for layer in layers:
         if layer.weight.dtype.bits < 8 and layer.kernel[-1] % 2:
             yield (

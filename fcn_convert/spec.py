@@ -13,7 +13,7 @@ from fcn_convert.tensors import FlattenedMap, Layout, times
 
 MAX_DENSE = 1000
 MAX_HEADS = 100
-"""More than any network has, and few enough to hold each against all others."""
+"""More than any network has, and few enough to compare each with all others."""
 MAX_SPEC_BYTES = 1 << 17
 AXES: Mapping[int, str] = {2: "CL", 3: "CHW", 4: "CDHW"}
 """Axis names of a feature map, channels first, by their number."""
@@ -51,7 +51,7 @@ class FeatureMap:
 
 @dataclass(frozen=True)
 class Dense:
-    """An entry of `dense`: a module name or a glob, and what it reads where that is said."""
+    """An entry of `dense`: a module name or a glob, and what it reads where that is stated."""
 
     name: str
     reads: Reads | None = None
@@ -93,7 +93,7 @@ class Head:
 class Spec:
     """A whole spec, checked for itself but not yet against a checkpoint.
 
-    layout: None where the container, or PyTorch's habit, decides.
+    layout: None where the container, or PyTorch's convention, decides.
     source: the file's name for messages. rename_lines: where each rename stands in it.
     file: the file's path and the sha256 of its bytes, where it was read from one.
     """
@@ -158,7 +158,7 @@ def _checked(data: object, source: str, lines: Mapping[KeyPath, int], known: Seq
 
 
 def _head_problems(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
-    """Yield what is wrong between keys, where pydantic sees each for itself."""
+    """Yield what is wrong between keys; pydantic sees each by itself."""
     beside = [key for key in ("feature_map", "flatten", "dense") if key in data]
     if "heads" in data and beside:
         yield (beside[0],), f"{', '.join(beside)}: belongs into `heads` when the spec has heads"

@@ -40,9 +40,9 @@ Version = Annotated[Literal[1], BeforeValidator(_a_whole_number)]
 UNSAID: Any = None
 """A default is not validated: leaving a key out is fine, `key: null` is a mistake."""
 _OTHER, _MAPPING = "\0other", "\0mapping"
-"""What pydantic puts into an error's path for a union; no key of a spec is called so."""
+"""What pydantic puts into an error's path for a union; no key of a spec has that name."""
 MAX_KEY = 64
-"""Characters of a key that are held against those that are known."""
+"""Characters of a key that are compared with those of the known keys."""
 _ORDERS = ["".join(order) for axes in AXES.values() for order in permutations(axes)]
 
 
@@ -152,7 +152,7 @@ class SpecModel(_HeadKeys):
     version: Version = Field(default=1, description="Version of the spec's own format.")
     state_dict: Name = Field(
         default=UNSAID,
-        description="Where the state dict lies in a wrapped checkpoint, e.g. model_ema. "
+        description="Where the state dict is in a wrapped checkpoint, e.g. model_ema. "
         "Default: found, and an error if there are several.",
     )
     layout: Layout = Field(
@@ -200,7 +200,7 @@ _INSIDE_OF: Mapping[str, type[BaseModel]] = {
     "dense": DenseModel,
     "feature_map": SizesByAxis,
 }
-"""Whose keys stand under a key; any other is at the top."""
+"""The model of the keys under a key; any other key is at the top."""
 
 
 def _unknown(path: KeyPath, model: type[BaseModel]) -> str:

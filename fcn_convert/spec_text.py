@@ -1,4 +1,4 @@
-"""A Spec as the YAML that a user would write: only what is no default, with remarks as comments."""
+"""A Spec as the YAML that a user would write: without defaults, with remarks as comments."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fcn_convert.spec import Dense, Head, Spec, usual_order
 WIDTH = 100
 
 _PLAIN = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
-# What YAML, of either version, takes for something else than text.
+# What YAML, of either version, takes for something other than text.
 _WORDS = {"null", "true", "false", "yes", "no", "on", "off", "y", "n"}
 
 

@@ -1,4 +1,4 @@
-"""YAML 1.2 into plain data, with the line of every key, and without what a spec has no use for.
+"""YAML 1.2 into plain data, with the line of every key, and without what a spec does not need.
 
 Anchors, aliases and tags are refused (an alias can make ten lines stand for gigabytes), and a
 duplicate key is a problem instead of a silent choice.
@@ -33,7 +33,7 @@ _PLAIN_TAGS = {
 }
 _MAX_DEPTH = 16
 _MAX_NODES = 20_000
-"""Keys and values, of which reading a thousand takes a twentieth of a second."""
+"""Keys and values; reading a thousand of them takes a twentieth of a second."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ def read_text(path: Path, most_bytes: int) -> tuple[str, str]:
 
 
 def read_yaml(text: str, source: str) -> Document:
-    """Parse a document; raises SpecError where it is no YAML at all."""
+    """Parse a document; raises SpecError where it is not YAML at all."""
     yaml = YAML(typ="safe", pure=True)
     try:
         _check_events(yaml, text, source)

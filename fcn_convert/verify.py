@@ -1,9 +1,9 @@
-"""Holds an output against the original, from the spec alone.
+"""Compares an output with the original, from the spec alone.
 
 Nothing here comes from the plan or the writer: both files are read again, by `rereading.py`, and
 every index follows from the spec's axis names. So a mistake in `plan.py`, `write.py` or what they
 read by fails the proof instead of passing through it. What the proof takes as given is what the
-spec and the container say: which layer reads what (`layers.py`), what tensors are called then
+spec and the container say: which layer reads what (`layers.py`), what tensors are then called
 (`renames.py`), and in which order a framework stores the axes of an array (the patterns of
 `formats/layouts.py`).
 """
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from fcn_convert.torch_library import Tensor
 
 CHUNK_BYTES = 4 << 20
-"""Bytes of each of the two files that are compared at a time."""
+"""Bytes of either file that are compared at a time."""
 
 _SHAPES_AGREE = Check("shapes", passed=True)
 _IDENTICAL = Check("bytes", passed=True, values={"max_abs_diff": 0.0, "differing": 0})
-"""What is true of nearly every tensor, of which there may be a hundred thousand."""
+"""The result for nearly every tensor; there may be a hundred thousand of them."""
 
 
 def verify(
@@ -97,9 +97,9 @@ def _activations(
 
 
 def _expected(tensor: TensorInfo, layer: DenseLayer | None) -> TensorInfo:
-    """Return the view of the original whose row-major values the output must hold.
+    """Return the view of the original whose values, row-major, the output must hold.
 
-    Of a Dense weight that reads the map, the value at (o, c, h, w) is the original's at (o, i),
+    For a Dense weight that reads the map, the value at (o, c, h, w) is the original's at (o, i),
     where i counts through the axes in the order of the spec's `flatten`.
     """
     if layer is None:
@@ -180,9 +180,9 @@ def _with_order(
     output: SourceFile,
     written: TensorInfo,
 ) -> Check:
-    """Add to what is wrong with a layer's values under which other flatten order nothing would be.
+    """Add to a layer's problem the other flatten order under which its values would be right.
 
-    Of most orders no more is read than the first box, which differs.
+    For most orders only the first box is read, as it differs.
     """
     own = layer.head.flatten
     if not layer.weight.dtype.itemsize:  # values that share a byte are read in one order only
@@ -205,7 +205,7 @@ def _parts(
 ) -> Iterator[tuple[Box | int, bytearray, bytearray]]:
     """Yield expected and found values, a bounded part at a time, and which part that is.
 
-    It is a box; or where both lie in row-major order, the bytes from a number on.
+    The part is a box; or where both are in row-major order, the bytes from a number on.
     """
     before, after = readers
     if not view.is_plain:
@@ -237,7 +237,7 @@ class _Difference:
         """Sum up, for the tensor that the output calls `name`."""
         if not self.count:
             return _IDENTICAL
-        # Of elements smaller than a byte, those that share one are not told from each other.
+        # Elements smaller than a byte that share one are not distinguished.
         unit = "elements" if self.dtype.itemsize else "bytes"
         every = prod(self.shape) if self.dtype.itemsize else prod(self.shape) * self.dtype.bits // 8
         problem = (
@@ -261,7 +261,7 @@ class _Difference:
         self.largest = None if None in (largest, self.largest) else max(largest, self.largest)  # type: ignore[type-var]
 
     def _index(self, part: Box | int, place: int) -> tuple[int, ...]:
-        """Return the index of the element that is at a place in a part of the tensor."""
+        """Return the index of the element at a place in a part of the tensor."""
         if isinstance(part, int):
             size = max(self.dtype.itemsize, 1)
             return tuple(_position((part + place * size) * 8 // self.dtype.bits, self.shape))
@@ -272,7 +272,7 @@ class _Difference:
 def _largest_difference(
     dtype: Dtype, expected: bytearray, found: bytearray, differing: Tensor
 ) -> float | None:
-    """Return it over the elements whose bits differ: the same bits do not, whatever they mean."""
+    """Return it over the elements whose bits differ; equal bits are equal, whatever they mean."""
     from fcn_convert.torch_library import torch  # noqa: PLC0415 - likewise
 
     kind = getattr(torch, dtype.torch or "", None)

@@ -46,7 +46,7 @@ class _Range:
 
 
 def write(file: OutputFile, checkpoint: Checkpoint, descriptor: int, advance: Advance) -> None:
-    """Write a planned file to one that is open and empty.
+    """Write a planned file to an open and empty one.
 
     Raises OSError where writing fails, CheckpointError where the source became shorter.
     """
@@ -93,7 +93,7 @@ def _write_tensors(
         target += view.nbytes
     for span in _merged(plain):
         _copy(checkpoint.files[span.file], descriptor, span, advance)
-    for view, start in others:  # last, for this takes longest, and the disk is at work meanwhile
+    for view, start in others:  # last: this takes longest, and the disk is at work meanwhile
         _gather(checkpoint.files[view.file], view, descriptor, start, advance)
 
 
@@ -133,7 +133,7 @@ _json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _view(step: Step) -> TensorInfo:
-    """Return the tensor whose row-major values are the output's: the source, or a view of it."""
+    """Return the tensor whose values, row-major, are the output's: the source, or a view of it."""
     match step.action:
         case Keep() | Reshape():
             return step.source

@@ -387,7 +387,7 @@ def test_the_reports_of_all_shards_are_merged_to_the_whole(tree: Path, tmp_path:
         (10**6, "1/1000000, .* 9/1000000 and 999991 more"),
         (3 * 10**6, "there is no shard 2/3000000"),
         (1, "there is no shard 2/1"),
-        (2.5, "is no JSON report of a batch.* at shard.count, Input should be a valid integer.*"),
+        (2.5, "is not a JSON report of a batch.* at shard.count, Input should be a valid int.*"),
     ):
         edit_report(reports[1], "shard", "count", value=count)
         missing = invoke("report", "merge", reports[1], "-o", out)
@@ -405,7 +405,7 @@ def test_the_reports_of_all_shards_are_merged_to_the_whole(tree: Path, tmp_path:
 def test_what_is_no_report_of_a_batch_cannot_be_merged(tmp_path: Path, text: str) -> None:
     (tmp_path / "r.json").write_text(text)
     result = invoke("report", "merge", tmp_path / "r.json", "-o", tmp_path / "o.json")
-    assert "is no JSON report of a batch" in str(result.exception)
+    assert "is not a JSON report of a batch" in str(result.exception)
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ def test_a_changed_report_is_not_merged(
     edit_report(path, *place, value=value)
     result = invoke("report", "merge", path, "-o", tmp_path / "p.json")
     assert isinstance(result.exception, ReportError)
-    assert "is no JSON report of a batch" in str(result.exception)
+    assert "is not a JSON report of a batch" in str(result.exception)
 
 
 def test_a_report_of_more_parts_than_any_has_takes_no_memory(

@@ -280,7 +280,7 @@ def changed(path: tuple[str | int, ...], value: Any, report: Path) -> None:
         pytest.param(("layers",), [], "no rewritten layer", id="no-layers"),
         pytest.param(("layers", 0, "new_shape"), [1, 2], "at layers.0.new_shape", id="2-D"),
         pytest.param(("layers", 0, "new_shape", 0), "5", "at layers.0.new_shape.0", id="text"),
-        pytest.param(("layers", 0, "dtype"), "F31", "is no dtype of safetensors", id="dtype"),
+        pytest.param(("layers", 0, "dtype"), "F31", "is not a dtype of safetensors", id="dtype"),
         pytest.param(("layers", 0, "new_name"), "a." * 5000, "at layers.0.new_name", id="deep"),
         pytest.param(("spec", "heads"), [], "at spec.heads", id="no-heads"),
     ],
@@ -298,7 +298,7 @@ def test_a_changed_report_is_refused(
 def test_what_is_no_report_is_one_sentence(text: str, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(text, encoding="latin-1")
-    with pytest.raises(FcnConvertError, match=r"report\.json: is no JSON report of a conversion"):
+    with pytest.raises(FcnConvertError, match=r"report\.json: is not a JSON report of a conv"):
         code_of(path)
 
 

@@ -410,14 +410,14 @@ def test_a_layer_in_two_heads() -> None:
         pytest.param(
             "features.0",
             VGG,
-            r"^features\.0 is no Dense layer: its weight has the shape \[64, 3, 3, 3\], "
+            r"^features\.0 is not a Dense layer: its weight has the shape \[64, 3, 3, 3\], "
             r"expected 2 axes \(spec\.yaml:2\)$",
             id="convolution",
         ),
         pytest.param(
             "norm",
             {**VGG, "norm.weight": (4096,)},
-            r"^norm is no Dense layer: its weight has the shape \[4096\]",
+            r"^norm is not a Dense layer: its weight has the shape \[4096\]",
             id="layer-norm",
         ),
         pytest.param(
@@ -593,9 +593,9 @@ def test_names_may_change_places() -> None:
             "a.weight: __metadata__", r"a\.weight would be called '__metadata__'", id="reserved"
         ),
         pytest.param(
-            "a: ''", r"^rename: a\.weight would be called weight, which is no mod", id="no-module"
+            "a: ''", r"^rename: a\.weight would be called weight, which is not a", id="no-module"
         ),
-        pytest.param("a.weight: a.w", r"called a\.w, which is no module's weight", id="no-weight"),
+        pytest.param("a.weight: a.w", r"called a\.w, which is not a module's w", id="no-weight"),
         pytest.param(
             "a.bias: c.bias",
             r"^rename: the weight and the bias of a would be called a\.weight and c\.bias$",
@@ -653,7 +653,7 @@ rename:
 def test_a_bias_that_is_no_tensor_is_not_lost() -> None:
     weights = state_dict({"fc.weight": (8, 36)})
     holds = StateDict("", weights.tensors, left_out=(LeftOut("fc.bias", "not a tensor: numpy"),))
-    with pytest.raises(SpecError, match=r"fc\.bias is no tensor, so it would be lost"):
+    with pytest.raises(SpecError, match=r"fc\.bias is not a tensor, so it would be lost"):
         resolve(make_spec({"feature_map": [4, 3, 3]}), holds)
 
 

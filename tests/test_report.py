@@ -430,7 +430,7 @@ HANDMADE = Report(
     ),
     tensors=(
         TensorEntry(
-            "a\nb", "a\nb", "I64", (), 8, "kept", "no Dense weight of a head", checks()[:2]
+            "a\nb", "a\nb", "I64", (), 8, "kept", "not a Dense weight of a head", checks()[:2]
         ),
         TensorEntry("n.w", "m.w", "F32", (2,), 8, "renamed", "the spec renames it", checks()[:2]),
         *(
@@ -494,7 +494,7 @@ def test_verbose_lists_every_tensor_between_layers_and_verdict() -> None:
     assert rows[:5] == [
         [""],
         ["tensor", "shape", "dtype", "action", "reason", "verdict"],
-        ["a\\nb", "()", "I64", "kept", "no Dense weight of a head", "agrees"],
+        ["a\\nb", "()", "I64", "kept", "not a Dense weight of a head", "agrees"],
         ["n.w → m.w", "(2,)", "F32", "renamed", "the spec renames it", "agrees"],
         ["left0", "left out", "not a tensor"],
     ]

@@ -1,7 +1,7 @@
 """The command line: arguments in, exit status out; nothing else. One file a command.
 
 A command's file is loaded whatever is asked for, to name its options; so it imports what it works
-with inside of its function, and --help and --version stay quick.
+with inside its function, and --help and --version stay quick.
 """
 
 from __future__ import annotations

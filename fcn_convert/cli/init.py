@@ -71,7 +71,7 @@ def _what_next(checkpoint: Path, output: Path, draft: SpecDraft) -> str:
 
 
 def _argument(path: Path) -> str:
-    """Return a path as a shell takes it, and as no option."""
+    """Return a path as a shell takes it, and not as an option."""
     return shlex.quote(f"./{path}" if str(path).startswith("-") else str(path))
 
 

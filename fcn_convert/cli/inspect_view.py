@@ -19,7 +19,7 @@ from fcn_convert.tensors import times
 SHADES = " ░▒▓█"
 """From none to all; characters and no colours, so that they show wherever text does."""
 MANY = 4
-"""Entries beside a state dict that are listed one by one, of one place and for one reason."""
+"""Entries beside a state dict that are listed one by one, from one place with the same reason."""
 
 
 def text_of(found: Inspection, every_tensor: bool) -> str:
@@ -55,7 +55,7 @@ def _parts(found: Inspection, every_tensor: bool) -> Iterator[str | Rows]:
 
 
 def about(found: Inspection) -> Iterator[str]:
-    """Say what the file is, and what lies in it."""
+    """Say what the file is, and what is in it."""
     file = found.file
     yield f"{file['path']} ({file['format']}, {size(file['bytes'])})"
     yield from (f"warning: {warning}" for warning in file["warnings"])
@@ -71,7 +71,7 @@ def about(found: Inspection) -> Iterator[str]:
 
 
 def _summed_up(entries: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    """Yield each entry with its reason; many that lie in one place for one reason together."""
+    """Yield each entry with its reason; many in one place with the same reason together."""
     groups: dict[tuple[str, str], list[str]] = {}
     for entry in entries:
         place = re.split(r"[./]", entry["name"], maxsplit=1)[0]
@@ -140,7 +140,7 @@ def picture(sizes: Sequence[int], values: Sequence[float]) -> list[str]:
 
 
 def not_heads(found: Inspection) -> Iterator[str]:
-    """Say which Dense layers are no head's, and why."""
+    """Say which Dense layers are not a head's, and why."""
     if not found.heads:
         yield "no Dense layer is known to read a feature map"
     for name, reason in found.unclear.items():
@@ -148,4 +148,4 @@ def not_heads(found: Inspection) -> Iterator[str]:
     reasons = Counter(found.other_dense.values())
     for reason, count in reasons.items():
         names = [name for name, said in found.other_dense.items() if said == reason]
-        yield f"no head: {quoted(names, 3)} ({count}): {reason}"
+        yield f"not a head: {quoted(names, 3)} ({count}): {reason}"

@@ -11,7 +11,7 @@ import typer
 
 FileArgument = partial(typer.Argument, readable=False)
 FileOption = partial(typer.Option, readable=False)
-"""Whether a file can be read is found by reading it, and said in a sentence like all else."""
+"""Whether a file can be read is found by reading it, and said in a sentence as for the rest."""
 
 SpecFile = Annotated[
     Path | None, FileOption("--spec", help="The spec; default: the checkpoint's name, .yaml.")
@@ -59,7 +59,7 @@ InputSizes = Annotated[
 
 
 def both_or_none(model: str | None, sizes: str | None) -> tuple[str, str] | None:
-    """Return --model and --input, of which neither says anything without the other."""
+    """Return --model and --input, neither of which says anything without the other."""
     if model is None and sizes is None:
         return None
     if model is None or sizes is None:

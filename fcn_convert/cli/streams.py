@@ -15,7 +15,7 @@ from fcn_convert.errors import OutputError, printable
 
 @contextmanager
 def stdout(outcome: str = "") -> Iterator[TextIO]:
-    """Give stdout for a result; a reader who has gone is no error, a full disk is.
+    """Give stdout for a result; a reader that has gone is not an error, a full disk is.
 
     outcome: what has been done before, for the error's sentence.
     """

@@ -57,7 +57,7 @@ def verify(
         str | None, typer.Option(metavar="R,G,B", help="What they are divided by; default: 1.")
     ] = None,
 ) -> None:
-    """Hold a converted file against its original; exit 1 where they disagree.
+    """Compare a converted file with its original; exit 1 where they disagree.
 
     With --model and --input, also run the model with the original against its fully convolutional
     form with the converted file.

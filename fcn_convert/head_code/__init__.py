@@ -18,7 +18,7 @@ INDENT = "    "
 
 
 def code_of(report: str | Path) -> str:
-    """Return the source of a module `Head`, whose state dict is that of the converted file's head.
+    """Return the source of a module `Head`, with the state dict of the converted file's head.
 
     report: a JSON report of a conversion or a verification. Raises ReportError for another file.
     """

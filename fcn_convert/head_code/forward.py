@@ -18,7 +18,7 @@ INDENT = "    "
 class Unit:
     """What is called in one go: a layer, or a Sequential of layers.
 
-    variable: what its answer is called.
+    variable: the name of its answer.
     """
 
     name: str

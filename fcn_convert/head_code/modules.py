@@ -36,9 +36,9 @@ class Modules:
     """The tree of the head's modules: its layers, and norms and PReLUs between them.
 
     chains: by container, its layers where each reads the one before, so that it is a Sequential.
-    after: by layer, the norms and PReLUs that follow it outside of a Sequential. maybe: likewise,
+    after: by layer, the norms and PReLUs that follow it outside a Sequential. maybe: likewise,
     those that may as well follow something before the head. unmade: modules that have a place in
-    the head and tensors in the file, but of which these do not tell what they are.
+    the head and tensors in the file, which do not tell what they are.
     """
 
     def __init__(self, head: ReportedHead) -> None:
@@ -98,7 +98,7 @@ class Modules:
             self.unmade.append(name)
 
     def holds_tensors(self, name: str) -> bool:
-        """Whether the file has tensors under this name."""
+        """Return whether the file has tensors under this name."""
         return any(n == name or n.startswith(f"{name}.") for n in self.head.kept_modules)
 
 
@@ -181,7 +181,7 @@ def _width(parts: dict[str, tuple[int, ...]]) -> int | None:
 
 
 def _is_chain(layers: list[Layer]) -> bool:
-    """Whether each layer, in forward order, can read the one before it, and is numbered after."""
+    """Return whether each layer can read the one before it, and is numbered after it."""
     return all(
         after.reads == "dense"
         and after.features_in == before.features_out
@@ -203,10 +203,10 @@ def _last(name: str) -> str:
 
 
 def _is_number(part: str) -> bool:
-    """Whether a name is a number as a Sequential counts."""
+    """Return whether a name is a number as a Sequential counts."""
     return part.isascii() and part.isdigit() and len(part) < 10 and str(int(part)) == part
 
 
 def _is_attribute(part: str) -> bool:
-    """Whether a name can be written after a dot."""
+    """Return whether a name can be written after a dot."""
     return part.isascii() and part.isidentifier() and not keyword.iskeyword(part) and part[0] != "_"

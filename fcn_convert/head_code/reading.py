@@ -1,4 +1,4 @@
-"""What a report says of the head, read back from its JSON and held against what is needed."""
+"""What a report says of the head, read back from its JSON and checked for what is needed."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ Name = Annotated[str, Field(min_length=1, max_length=1000)]
 
 def _known(dtype: str) -> str:
     if dtype not in DTYPES:
-        raise ValueError("is no dtype of safetensors")
+        raise ValueError("is not a dtype of safetensors")
     return dtype
 
 

@@ -19,7 +19,7 @@ MATCHES, DIFFERS = "matches the spec", "does not match the spec"
 MODEL_DIFFERS = "does not answer as the model does"
 PLANNED = "planned, nothing written"
 TensorAction = Literal["kept", "renamed", "transposed", "left out"]
-"""What was done with a tensor that is no rewritten weight."""
+"""What was done with a tensor that is not a rewritten weight."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class PartEntry:
 class FileEntry:
     """A checkpoint: its path, container, size in bytes, and sha256 (None where not computed).
 
-    files: where it lies in several; then each has a sha256, and not the whole.
+    files: where there are several; then each has a sha256, and not the whole.
     """
 
     path: str

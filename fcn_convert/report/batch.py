@@ -53,7 +53,7 @@ class Shard:
 
     @property
     def exists(self) -> bool:
-        """Whether there is such a part, of a number of parts that somebody could have."""
+        """Whether there is such a part, of a plausible number of parts."""
         return 1 <= self.number <= self.count <= MAX_SHARDS
 
     def __str__(self) -> str:

@@ -37,7 +37,7 @@ PACKAGES = ("fcn-convert", "torch", "numpy", "safetensors")
 
 
 def entry_of(checkpoint: Checkpoint, digests: Sequence[str], path: Path) -> FileEntry:
-    """Describe an open checkpoint that lies, or is to lie, at `path`.
+    """Describe an open checkpoint that is, or will be, at `path`.
 
     digests: sha256 of each of its files; empty where they were not computed.
     """
@@ -88,7 +88,7 @@ def make_report(  # noqa: PLR0913 - a report is made of everything there is
 
 
 def _not_compared(resolved: Resolved, checks: Mapping[str, tuple[Check, ...]]) -> Iterator[str]:
-    """Warn of a layer that a passed verdict would seem to speak of as of the others."""
+    """Warn of a layer that a passed verdict would seem to cover like the others."""
     for layer in resolved.layers:
         for check in checks.get(layer.weight.name, ()):
             if check.passed is None:
@@ -206,7 +206,7 @@ def _kept(tensor: TensorInfo, name: str, checks: tuple[Check, ...]) -> TensorEnt
 
 
 def _action(tensor: TensorInfo, name: str) -> tuple[TensorAction, str]:
-    """Return in a word and in a sentence what becomes of a tensor that is no Dense weight."""
+    """Return in a word and a sentence what becomes of a tensor that is not a Dense weight."""
     stored = tensor.stored
     if stored and stored.pattern:
         return "transposed", f"its axes are stored as {stored.pattern.partition(' -> ')[0]}"
@@ -214,7 +214,7 @@ def _action(tensor: TensorInfo, name: str) -> tuple[TensorAction, str]:
         return "renamed", "the spec renames it"
     if stored and stored.name != name:
         return "renamed", "PyTorch's name for it"
-    return "kept", "no Dense weight of a head"
+    return "kept", "not a Dense weight of a head"
 
 
 def versions() -> dict[str, str]:

@@ -53,9 +53,10 @@ class ModelEntry:
     """The original model against its fully convolutional form, each with its own checkpoint.
 
     factory, input: as the command was given them. outputs: numbers compared at the native size, in
-    float64. max_abs_diff, bound: of them, and what passes. stored_dtype_max_abs_diff: likewise in
-    the dtype of the checkpoint; None where torch cannot compute in it. larger_input, larger_output:
-    shapes without the batch. stride: pixels from cell to cell; None where it is not regular.
+    float64. max_abs_diff, bound: their largest difference, and the largest allowed.
+    stored_dtype_max_abs_diff: likewise in the dtype of the checkpoint; None where torch cannot
+    compute in it. larger_input, larger_output: shapes without the batch. stride: pixels from cell
+    to cell; None where it is not regular.
     windows_max_abs_diff: of the cells of the larger input from the Dense head's answers to their
     windows of the feature map, which always agree; None where not computed, and not_computed says
     why.
@@ -106,6 +107,6 @@ def model_warnings(model: ModelEntry) -> Iterator[str]:
     """Say what was not computed."""
     if model.not_computed:
         yield (
-            f"{model.factory}: the larger input's cells were not held against the Dense head's "
+            f"{model.factory}: the larger input's cells were not compared with the Dense head's "
             f"answers to their windows of the map: {model.not_computed}"
         )

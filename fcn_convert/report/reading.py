@@ -17,10 +17,10 @@ Kind = TypeVar("Kind")
 
 
 def read_report(path: Path, kind: type[Kind], what: str) -> Kind:
-    """Return a JSON report as a dataclass or a pydantic model that says what is needed of it.
+    """Return a JSON report as a dataclass or a pydantic model that says what is needed.
 
     what: the report that it has to be, for messages. Raises ReportError where the file cannot be
-    read, is too large, or is another one.
+    read, is too large, or is not that report.
     """
     from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415 - slow to import
 
@@ -33,7 +33,7 @@ def read_report(path: Path, kind: type[Kind], what: str) -> Kind:
         problem = f"at {place[:100]}, {first['msg'][:200]}" if place else first["msg"][:200]
     except (ValueError, RecursionError) as error:
         problem = str(error)[:200]
-    raise ReportError(f"{path}: is no JSON report of {what}: {printable(problem)}")
+    raise ReportError(f"{path}: is not a JSON report of {what}: {printable(problem)}")
 
 
 def _raw(path: Path) -> bytes:
@@ -50,4 +50,4 @@ def _raw(path: Path) -> bytes:
 
 
 def _refused(constant: str) -> float:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(f"{constant} is not a number in JSON")

@@ -1,6 +1,6 @@
 """Rows under headings, for people: a table where the terminal has room for one.
 
-Where it has not, the columns that it can do without are left away, then cells fold; and where words
+Where it has none, the columns that it can do without are left out, then cells fold; and where words
 would break even then, each row is printed by itself, a line for each of its headings.
 """
 
@@ -19,7 +19,7 @@ from rich.text import Text
 from fcn_convert.errors import printable
 
 LOG_WIDTH = 1 << 16
-"""Columns where the output is no terminal, and COLUMNS is not set."""
+"""Columns where the output is not a terminal, and COLUMNS is not set."""
 
 _GAP = "  "
 """Between two columns."""
@@ -74,7 +74,7 @@ def _table(rows: Rows, room: int) -> list[Text]:
 
 
 def _widths(rows: Rows, room: int) -> list[int]:
-    """Return how wide each column is, in so many all in all; none where words would break."""
+    """Return how wide each column is, `room` in all; none where words would break."""
     columns = list(zip(rows.headings, *rows.cells, strict=True))
     widest = [max(map(cell_len, column)) for column in columns]
     least = [
@@ -102,9 +102,9 @@ def _one_by_one(rows: Rows, room: int) -> Iterator[Text]:
 
 
 def wrap_on_terminals_only(console: Console) -> None:
-    """Let nothing be wrapped where the console is no terminal: rich would, at 80 columns.
+    """Let nothing be wrapped where the console is not a terminal: rich would, at 80 columns.
 
-    Unless COLUMNS says how wide that is to which it goes through a pipe.
+    Unless COLUMNS says how wide what is behind the pipe is.
     """
     if not console.is_terminal and not os.environ.get("COLUMNS"):
         console.width = LOG_WIDTH
@@ -117,7 +117,7 @@ def print_line(console: Console, text: str, style: str = "") -> None:
 
 
 def _words(text: str, width: int) -> Iterator[str]:
-    """Yield the words of a text with the blanks after them, and in parts those that are longer."""
+    """Yield the words of a text with the blanks after them, and longer ones in parts."""
     for word in _BETWEEN_WORDS.split(text):
         yield from [word] if cell_len(word.rstrip()) <= width else _WITHIN_A_NAME.split(word)
 

@@ -46,7 +46,7 @@ def number(value: float | str | None) -> str:
 
 
 def verdict_of(checks: Sequence[Check]) -> str:
-    """Say what the checks of one tensor come to; nothing where there are none."""
+    """Sum up the checks of one tensor; nothing where there are none."""
     if not checks:
         return ""
     if any(check.passed is False for check in checks):
@@ -101,7 +101,7 @@ def evidence(finding: Finding) -> str:
 
 
 def spread(check: AnswersCheck) -> str:
-    """Say how far the outputs are apart; the greatest bound is one of many."""
+    """Say how far apart the outputs are; the greatest bound is one of many."""
     found = check.spread
     beyond = sum(n for power, n in enumerate(found.counts, found.lowest) if power > 0)
     apart = f"the others by {number(largest_of_outputs(check))} at most"

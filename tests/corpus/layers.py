@@ -25,9 +25,9 @@ MALFORMED: dict[str, tuple[str, tuple[str, ...]]] = {
     "layer-in-two-heads": (TWO_HEADS, ("^a is named twice, or two heads would take it",)),
     "convolution-as-dense": (
         MAP + "dense: [conv, a]",
-        ("^conv is no Dense layer: its weight has",),
+        ("^conv is not a Dense layer: its weight has",),
     ),
-    "norm-as-dense": (MAP + "dense: [a, norm]", ("^norm is no Dense layer: its weight has the",)),
+    "norm-as-dense": (MAP + "dense: [a, norm]", ("^norm is not a Dense layer: its weight has",)),
     "tensor-as-dense": (
         MAP + "dense: [a.weight]",
         (r"^a\.weight is a tensor; name its module, a",),

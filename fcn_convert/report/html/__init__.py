@@ -1,8 +1,8 @@
 """The reports as HTML pages to look at: one file each, with nothing loaded from elsewhere.
 
 Whatever comes from a file passes `_shown` and is escaped, and stands in text, never in an attribute
-(pictures and numbers are of our making). Should that fail, the page's own policy lets a browser run
-no script and take no style but the two that are in it, told by their hashes.
+(pictures and numbers are made here). Should that fail, the page's own policy lets a browser run
+no script and take no style but the two that are in it, known by their hashes.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _environment() -> Environment:
 
 
 def _shown(value: Any) -> Any:
-    """Return what a template prints: of a text from a file, escapes for what is not printable."""
+    """Return what a template prints: a text from a file with escapes for what is not printable."""
     return value if hasattr(value, "__html__") or not isinstance(value, str) else printable(value)
 
 

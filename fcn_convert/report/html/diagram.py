@@ -116,7 +116,7 @@ def _less(axis: str, places: int) -> str:
 
 
 def cut(name: str) -> str:
-    """Shorten a long name in its middle: both of its ends tell it from others."""
+    """Shorten a long name in its middle: both of its ends distinguish it from others."""
     if len(name) <= LONGEST:
         return name
     head = LONGEST // 3

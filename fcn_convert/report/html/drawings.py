@@ -88,7 +88,7 @@ class Picture:
 
 
 def kernel_pictures(patterns: Sequence[Pattern]) -> list[Picture]:
-    """Draw mean kernels on one scale, which their middles are left out of: those are always 1."""
+    """Draw mean kernels on one scale, without their middles: those are always 1."""
     around = [
         abs(value)
         for pattern in patterns

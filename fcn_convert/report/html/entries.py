@@ -14,7 +14,7 @@ LIMIT = 1000
 PICTURES = 24
 """Layers that are drawn."""
 NOTABLE = ("left out", "transposed", "renamed", "kept")
-"""Actions, those first that change something."""
+"""Actions; those that change something come first."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class LayerPage:
 
     @property
     def patterns(self) -> list[ReadingFound]:
-        """The readings of the map of which there is a mean kernel: the best, and its runner-up."""
+        """The readings of the map that have a mean kernel: the best, and its runner-up."""
         readings = self.finding.readings if self.finding else ()
         return [reading for reading in readings if reading.pattern]
 
