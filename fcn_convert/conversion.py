@@ -268,7 +268,7 @@ def _planned(place: Draft, known: _Understood) -> Plan:
 
 
 def _threads_to_read(level: Level) -> int:
-    """Return how many threads may hash, compare and help to compute beside the main one.
+    """Return how many threads may hash, compare and help to compute besides the main one.
 
     None that shares the interpreter with the import of torch may have to wait for a core: it would
     hold up the import, which takes longest.

@@ -1,4 +1,4 @@
-"""sha256 of checkpoints' files, and the checksums that containers store, beside other work."""
+"""sha256 of checkpoints' files, and the checksums that containers store, during other work."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def _head_problems(data: Mapping[str, Any]) -> Iterator[tuple[KeyPath, str]]:
     """Yield what is wrong between keys; pydantic sees each by itself."""
     beside = [key for key in ("feature_map", "flatten", "dense") if key in data]
     if "heads" in data and beside:
-        yield (beside[0],), f"{', '.join(beside)}: belongs into `heads` when the spec has heads"
+        yield (beside[0],), f"{', '.join(beside)}: belongs in `heads` when the spec has heads"
     elif "heads" not in data and "feature_map" not in data:
         yield (), "the spec has neither `feature_map: [C, H, W]` nor `heads`"
 

@@ -11,7 +11,7 @@ import typer
 
 FileArgument = partial(typer.Argument, readable=False)
 FileOption = partial(typer.Option, readable=False)
-"""Whether a file can be read is found by reading it, and said in a sentence as for the rest."""
+"""Whether a file can be read is found by reading it, and said in a sentence like all else."""
 
 SpecFile = Annotated[
     Path | None, FileOption("--spec", help="The spec; default: the checkpoint's name, .yaml.")

@@ -104,7 +104,7 @@ def _one_by_one(rows: Rows, room: int) -> Iterator[Text]:
 def wrap_on_terminals_only(console: Console) -> None:
     """Let nothing be wrapped where the console is not a terminal: rich would, at 80 columns.
 
-    Unless COLUMNS says how wide what is behind the pipe is.
+    Unless COLUMNS says how wide the other end of a pipe is.
     """
     if not console.is_terminal and not os.environ.get("COLUMNS"):
         console.width = LOG_WIDTH

@@ -125,7 +125,7 @@ def larger_map(check: AnswersCheck) -> str:
 
 
 def others(report: Report) -> str:
-    """Count the tensors beside the Dense weights, by what was done with them."""
+    """Count the tensors other than the Dense weights, by what was done with them."""
     listed = (f"{n} {action}" for action, n in report.totals.items() if action != "rewritten")
     return f"other tensors: {', '.join(listed) or 'none'}"
 

@@ -168,12 +168,12 @@ BAD = [
     ),
     pytest.param(
         "heads:\n- feature_map: [1, 2]\nfeature_map: [1, 2]",
-        [r"^feature_map: belongs into `heads` .*:3"],
+        [r"^feature_map: belongs in `heads` .*:3"],
         id="heads-beside-feature-map",
     ),
     pytest.param(
         "heads:\n- feature_map: [1, 2]\nflatten: CL\ndense: [a]",
-        [r"^flatten, dense: belongs into `heads` .*:3"],
+        [r"^flatten, dense: belongs in `heads` .*:3"],
         id="heads-beside-flatten-and-dense",
     ),
     pytest.param(
