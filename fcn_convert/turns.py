@@ -60,7 +60,7 @@ class Turn:
             os.pwrite(self._lock, _note(os.fstat(draft)), 0)
 
     def was_left(self) -> bool:
-        """Tell whether a run put the target in place that was killed before its last report."""
+        """Return whether a run put the target in place that was killed before its last report."""
         if self._lock is None:
             noted = _note_of_the_dead(self._path)
         else:
@@ -108,7 +108,7 @@ def _note(found: os.stat_result) -> bytes:
 
 
 def _tells_of(noted: bytes, target: Path) -> bool:
-    """Tell whether what a lock notes is what lies at the target now."""
+    """Return whether what a lock notes is what lies at the target now."""
     with suppress(OSError):
         return noted == _note(os.lstat(target))
     return False

@@ -232,7 +232,7 @@ def test_an_output_that_is_an_input_is_an_error(tree: Path) -> None:
         pytest.param(["a.pth"], "--out-dir DIR is missing", id="no-folder"),
         pytest.param(["none/*.pth", "-o", "out"], "no checkpoint found", id="empty-glob"),
         pytest.param(["empty", "-o", "out"], "empty: no checkpoint found", id="empty-folder"),
-        pytest.param(["a.pth", "-o", "file"], "file: is no folder", id="no-such-folder"),
+        pytest.param(["a.pth", "-o", "file"], "file: is not a folder", id="no-such-folder"),
         pytest.param(["a.pth", "-o", "o", "--shard", "0/3"], "expected I/N", id="shard-0"),
         pytest.param(["a.pth", "-o", "o", "--shard", "1/9999999"], "1000000 at", id="many-shards"),
         pytest.param(["a.pth", "-o", "o", "--shard", f"1/{'9' * 5000}"], "expected", id="shard-9…"),

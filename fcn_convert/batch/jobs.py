@@ -79,7 +79,7 @@ def chosen(
             raise BatchError("--out-dir DIR is missing: where are the outputs to go?")
         jobs += make_jobs(find_sources(sources), folder, spec)
     if folder and os.path.lexists(folder) and not os.path.isdir(folder):
-        raise BatchError(f"{folder}: is no folder; --out-dir names one")
+        raise BatchError(f"{folder}: is not a folder; --out-dir names one")
     if not jobs:
         ours = [f"{source} is an output of ours" for source in sources]
         empty = [f"{manifest} has no entry"] if manifest else []

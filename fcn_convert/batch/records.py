@@ -56,14 +56,14 @@ class Record:
         return self.verdict.passed and self.verdict.output == "written"
 
     def made(self, output: Path, tick: Tick) -> bool:
-        """Tell whether the output is as it was recorded, so that making it again loses nothing.
+        """Return whether the output is as it was recorded, so that making it again loses nothing.
 
         At the level `shapes` no sha256 is recorded: then the size decides.
         """
         return self.passed and _is(output, self.output, tick)
 
     def covers(self, job: Job, tick: Tick) -> bool:
-        """Tell whether the job would do the same again.
+        """Return whether the job would do the same again.
 
         Decided by the sha256 of source and spec and by this version: not by times. At the level
         `shapes` none is recorded, so the work, which is less than hashing, is done again.
@@ -96,7 +96,7 @@ def _parts(path: Path, entry: FileEntry) -> dict[Path, FileEntry | PartEntry]:
 
 
 def _is(path: Path, entry: FileEntry, tick: Tick) -> bool:
-    """Tell whether the files have the sizes, and where recorded the sha256, of an entry."""
+    """Return whether the files have the sizes, and where recorded the sha256, of an entry."""
     return all(_is_file(file, part, tick) for file, part in _parts(path, entry).items())
 
 
