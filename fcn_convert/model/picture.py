@@ -115,7 +115,9 @@ def write_pictures(entries: Iterable[PictureEntry], paths: Iterable[Path]) -> No
 
 def _answer(maps: Tensor | None, drawing: Drawing, path: Path) -> Answer:
     if maps is None or maps.dim() != 4:
-        raise ModelError(f"{path}: the network's first answer is not a map of classes, (N, K, H, W)")
+        raise ModelError(
+            f"{path}: the network's first answer is not a map of classes, (N, K, H, W)"
+        )
     scores = maps[0].double()
     total = scores.sum(0)
     sums_to_one = torch.allclose(total, torch.ones_like(total)) and bool((scores >= 0).all())
