@@ -361,6 +361,15 @@ class Planted:
         return open, (str(self.path), "w")
 
 
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_several_pickles_in_one_file_are_refused(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "m.pkl"
+    first, second = ({f"fc{at}.weight": np.ones((2, 8), "f4")} for at in (1, 2))
+    path.write_bytes(pickle.dumps(first, protocol) + pickle.dumps(second, protocol))
+    with pytest.raises(CheckpointError, match="holds several pickles, one after the other"):
+        open_checkpoint(path)
+
+
 def python2_pickle(arrays: dict[str, np.ndarray]) -> bytes:
     """A dictionary of arrays as Python 2 pickles it in protocol 2: texts are its byte strings."""
 

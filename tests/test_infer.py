@@ -126,9 +126,28 @@ def test_what_is_no_head_has_its_reason(
     assert name not in dense.heads
 
 
-def test_a_layer_before_every_convolution_may_be_the_head_where_there_is_no_other() -> None:
-    shapes = {"out.weight": (10, 144), "conv.weight": (16, 1, 3, 3)}
-    assert find_heads(Network(index_of(shapes))).heads == ("out",)
+@pytest.mark.parametrize(
+    ("dense", "is_head"),
+    [pytest.param((10, 144), True, id="classes"), pytest.param((784, 100), False, id="decoder")],
+)
+def test_a_layer_before_every_convolution_may_be_the_head_where_there_is_no_other(
+    dense: tuple[int, int], *, is_head: bool
+) -> None:
+    shapes = {"out.weight": dense, "conv.weight": (16, 1, 3, 3)}
+    assert find_heads(Network(index_of(shapes))).heads == (("out",) if is_head else ())
+
+
+@pytest.mark.parametrize("hidden", [32, 64], ids=["an-earlier-width", "the-last-width"])
+@pytest.mark.parametrize("names", ["stem body fc1.0 fc2.0", "a b fc1.0 fc2.0", "z y wide.0 out.0"])
+def test_a_hidden_layer_as_wide_as_a_convolution_is_no_head_of_its_own(
+    hidden: int, names: str
+) -> None:
+    sizes = ((32, 1, 3, 3), (64, 32, 3, 3), (hidden, 64 * 49), (10, hidden))
+    shapes = {f"{name}.weight": size for name, size in zip(names.split(), sizes, strict=True)}
+    network = Network(index_of(shapes))
+    chains, unclear = find_chains(network, find_heads(network))
+    assert [chain.layers for chain in chains] == [tuple(names.split()[2:])]
+    assert not unclear
 
 
 def test_what_one_direction_of_a_recurrent_layer_gives_is_read_by_nobody() -> None:

@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fcn_convert.errors import CheckpointError
+from fcn_convert.beside import INDEX_SUFFIX, REPORT_SUFFIX
+from fcn_convert.errors import CheckpointError, quoted
 from fcn_convert.formats.hdf5 import SIGNATURE, Arrays, read_arrays
 from fcn_convert.formats.json_text import MAX_JSON, parse_json
 from fcn_convert.formats.keras_config import LayerConfig, epsilons, read_config
@@ -186,7 +187,24 @@ def _config_if_any(
         else:
             files.opened.append(beside)
             return model, tuple(notes)
-    return None, tuple(notes)
+    return None, (*notes, *_perhaps_called_otherwise(files.main.path))
+
+
+def _perhaps_called_otherwise(path: Path) -> Iterator[str]:
+    """Yield a note where other JSON files lie beside a file: one may be its configuration.
+
+    None of them is tried: layers of any two models may have the same names.
+    """
+    others = [
+        entry.name
+        for entry in path.parent.glob("*.json")
+        if not entry.name.endswith((REPORT_SUFFIX, INDEX_SUFFIX)) and entry.stem != path.stem
+    ]
+    if others:
+        yield (
+            f"if {quoted(sorted(others), 3)} beside it is what to_json() wrote of this model, a "
+            f"copy called {path.stem}.json tells the maps that its layers read"
+        )
 
 
 def _check_layers(path: Path, model: LayerConfig, layers: Collection[str]) -> None:

@@ -11,6 +11,7 @@ from fcn_convert.formats.layouts import in_paddle_layout
 from fcn_convert.formats.numpy_records import locate_array
 from fcn_convert.formats.pickled_calls import warnings_of
 from fcn_convert.formats.pickles import Node, read_pickle
+from fcn_convert.formats.reader import HEAD_BYTES
 from fcn_convert.formats.records import RecordError
 from fcn_convert.formats.source import Files
 from fcn_convert.formats.state_dicts import Search
@@ -34,6 +35,10 @@ _OF_JOBLIB = (
     "is written by joblib, which puts the values of arrays between the parts of a pickle: load it "
     "with joblib, and save its arrays by name with numpy.savez, or a state dict with torch.save"
 )
+_SEVERAL = (
+    "holds several pickles, one after the other, as pickle.dump writes them when it is called more "
+    "than once: load each with pickle.load, and save one dictionary of all that they hold"
+)
 _PADDLE_TABLE = "StructuredToParameterName@@"
 """Under which paddle.save keeps its own names of the parameters beside them."""
 
@@ -54,6 +59,9 @@ def read_index(files: Files) -> Index:
 
     known = {**storages.calls, **dict.fromkeys(_JOBLIB, refused)}
     pickle = read_pickle(files.main, 0, files.main.size, known)
+    rest = files.main.pread(pickle.end, min(HEAD_BYTES, files.main.size - pickle.end))
+    if recognises(rest):
+        raise CheckpointError(f"{files.main.path}: {_SEVERAL}")
     if torch_distributed.is_metadata(pickle.root):
         index = torch_distributed.index_of(files, pickle.root)
     else:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 
-from fcn_convert.infer.heads import DenseLayers
+from fcn_convert.infer.heads import DenseLayers, masked
 from fcn_convert.infer.maps import Maps, candidate_maps
 from fcn_convert.infer.network import Network
 from fcn_convert.spec import MAX_DENSE
@@ -83,7 +83,19 @@ class _Before:
         nearest = max(others, key=lambda other: (_shared(name, other), self.network.place(other)))
         # A map from within the module that holds both layers is nearer than either to the other.
         has_a_map = _has_a_map_of_its_own(maps) and _shared(name, nearest) <= maps.depth
-        return None if has_a_map else nearest
+        follows = not maps.is_local and self._follows(nearest, name)
+        return None if has_a_map and not follows else nearest
+
+    def _follows(self, name: str, after: str) -> bool:
+        """Return whether a layer comes right after another one, which reads what it cannot read.
+
+        Then a pooled map as wide as its inputs would have to be read beside a flattened one.
+        """
+        walk = list(self.network.dense)
+        is_next = walk.index(name) + 1 == walk.index(after)
+        is_row = self.network.ordered or masked(name) == masked(after)
+        widths = (self.network.dense[each].shape[1] for each in (name, after))
+        return is_next and is_row and len(set(widths)) == 2
 
 
 def _has_a_map_of_its_own(maps: Maps) -> bool:

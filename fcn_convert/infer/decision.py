@@ -163,7 +163,8 @@ def _because(maps: Maps, fmap: FeatureMap) -> str:
     """Say what a map that the file or its shapes tell rests on."""
     if maps.sureness == "stated":
         return f"the file's configuration gives it {maps.usual(fmap)}"
-    channels = f"{fmap.channels} channels come before it"
+    before = "1 channel comes" if fmap.channels == 1 else f"{fmap.channels} channels come"
+    channels = f"{before} before it"
     if fmap.features == fmap.channels:
         return f"{channels}, as many as its inputs: a pooled map"
     left = f"{channels}, so that {fmap.features // fmap.channels} places are left"

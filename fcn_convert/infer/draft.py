@@ -62,8 +62,14 @@ def _no_head(proposal: Proposal) -> str:
         kernels = any(t.name.endswith(".weight") and len(t.shape) > 2 for t in tensors)
         instead = ", as where all are convolutions already" if kernels else f" ({_listed(tensors)})"
         return f"has no Dense layer: no tensor has two axes{instead}"
-    listed = quoted((f"{name}: {reason}" for name, reason in found.items()), 4)
-    return f"none of its {len(found)} Dense layers is known to read a feature map ({listed})"
+    names: dict[str, list[str]] = {}
+    for name, reason in found.items():
+        names.setdefault(reason, []).append(name)
+    listed = "; ".join(f"{quoted(layers, 4)}: {reason}" for reason, layers in names.items())
+    return (
+        f"none of its Dense layers is known to read a feature map ({listed}); if one reads a map, "
+        "or a whole image, write a spec with that `feature_map` and the layers as `dense`"
+    )
 
 
 def _listed(tensors: Iterable[TensorInfo]) -> str:

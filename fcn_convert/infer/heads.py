@@ -183,14 +183,16 @@ class _Finder:
                     break
 
     def _first(self) -> Iterator[tuple[str, str]]:
-        """What was made before any convolution, where others were made after them."""
+        """What was made before any convolution, and others after them; or what begins a decoder."""
         places = [producer.at for producer in self.network.producers if producer.reads is not None]
         if not self.network.ordered or not places:
             return
         left = [name for name in self._left() if name not in self.network.flattened]
         first = [name for name in left if self.network.place(name) < min(places)]
-        if len(first) < len(left):
-            yield from ((name, "comes before every convolution") for name in first)
+        for name in first:
+            given, taken = self.network.dense[name].shape
+            if len(first) < len(left) or given > taken:
+                yield name, "comes before every convolution"
 
     def _embeddings(self) -> Iterator[tuple[str, str]]:
         for name in self._left():
