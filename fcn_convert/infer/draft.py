@@ -38,9 +38,10 @@ def draft_spec(checkpoint: Path, state_dict: str | None = None) -> SpecDraft:
     """
     with open_checkpoint(checkpoint) as opened:
         proposal = propose(opened, state_dict)
+        notes = [f"{note}." for note in opened.index.notes]
     if not proposal.heads:
         raise SpecError(f"{checkpoint}: {_no_head(proposal)}")
-    remarks = [f"Written by `fcn-convert init` for {checkpoint.name}.", *_others(proposal)]
+    remarks = [f"Written by `fcn-convert init` for {checkpoint.name}.", *notes, *_others(proposal)]
     if proposal.spec is not None:
         over = [_reasons(head) for head in proposal.heads]
         reasons = tuple(reason for head in over for reason in head)
